@@ -1,0 +1,95 @@
+"""Parquet tables that say what they are: kind and schema version in the file, meaning beside each column.
+
+The bytes are a function of the rows and of the installed pandas and pyarrow: no time, no host, no index.
+`pandas.read_parquet` opens them with the dtypes that were written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.whole_file import whole_file
+
+KIND = b"sayanything.table"
+VERSION = b"sayanything.schema"
+NOTE = b"sayanything.note."
+
+
+class TableError(ValueError):
+    """A table is missing, is not one of ours, or has another schema."""
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """What a table is called inside the file, and the version of its columns that this code writes and reads."""
+
+    kind: str
+    version: int
+
+
+def write_table(
+    path: Path,
+    frame: pd.DataFrame,
+    table_format: TableFormat,
+    meanings: Mapping[str, str],
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write a DataFrame atomically; `meanings` explains each column, `notes` are texts about the whole table."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = dict(table.schema.metadata or {})
+    metadata[KIND] = table_format.kind.encode()
+    metadata[VERSION] = str(table_format.version).encode()
+    for name, text in (notes or {}).items():
+        metadata[NOTE + name.encode()] = text.encode()
+    fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in table.schema]
+    with whole_file(path) as file:
+        pq.write_table(table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd")
+
+
+def read_table(path: Path, table_format: TableFormat) -> pd.DataFrame:
+    """The rows, with the dtypes that were written. Raises TableError if the file is not `table_format`."""
+    check_format(path, table_format)
+    try:
+        return pq.ParquetFile(path).read().to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: cannot be read: {last_line(error)}") from error
+
+
+def read_notes(path: Path, table_format: TableFormat) -> dict[str, str]:
+    """The notes given to `write_table`, without reading the rows."""
+    metadata = check_format(path, table_format).metadata
+    return {name[len(NOTE) :].decode(): text.decode() for name, text in metadata.items() if name.startswith(NOTE)}
+
+
+def read_meanings(path: Path, table_format: TableFormat) -> dict[str, str]:
+    """The meaning of each column, without reading the rows."""
+    schema = check_format(path, table_format)
+    return {field.name: (field.metadata or {}).get(b"meaning", b"").decode() for field in schema}
+
+
+def check_format(path: Path, table_format: TableFormat) -> pa.Schema:
+    """The arrow schema of a table, after checking that it is what the caller expects."""
+    try:
+        schema = pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: not a parquet file: {last_line(error)}") from error
+    metadata = schema.metadata or {}
+    kind, version = metadata.get(KIND, b"").decode(), metadata.get(VERSION, b"").decode()
+    if kind != table_format.kind:
+        raise TableError(f"{path}: not a {table_format.kind} table ({kind or 'nothing in it says what it is'})")
+    if version != str(table_format.version):
+        raise TableError(
+            f"{path} has schema {version}, this code reads {table_format.version}; "
+            "curate again or check out the version that wrote it"
+        )
+    return schema
+
+
+def last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
