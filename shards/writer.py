@@ -1,0 +1,94 @@
+"""Samples -> a tar whose bytes depend on the samples alone, written by webdataset.
+
+Members sorted, times, owners and names zero or empty, no PAX headers. webdataset imports torch (a second, 530 MB), so
+it is imported when a tar is opened, not with this module.
+"""
+
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from shards.sample import KEY_PATTERN, MEMBER_PATTERN, Sample
+from shards.whole_file import whole_file
+
+BLOCK = 512
+MAX_MEMBER_BYTES = 8 * 2**30 - 1  # more needs a PAX header
+
+
+class ShardWriter:
+    """A tar under construction: `.bytes` so far; it appears at `path` when the `with` block ends without error.
+
+    Any member name is written, so that parts may carry more than the members of a sample.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        from webdataset.writer import TarWriter  # noqa: PLC0415
+
+        file = self._stack.enter_context(whole_file(self.path))
+        self._tar = TarWriter(file, user="", group="", mode=0o644, encoder=False, mtime=0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None:
+            try:
+                self._tar.close()
+            except BaseException as failed:
+                self._abandon(failed)
+                raise
+            self._stack.close()
+        else:
+            self._abandon(error)
+
+    @property
+    def bytes(self) -> int:
+        """Where the next sample will begin."""
+        return self._tar.tarstream.offset
+
+    def write(self, sample: Sample) -> dict[str, tuple[int, int]]:
+        """Append one sample; gives where the bytes of each member lie: name -> (offset, size)."""
+        _check_names(sample)
+        places, offset = {}, self.bytes
+        for name in sorted(sample.members):
+            size = len(sample.members[name])
+            places[name] = (offset + BLOCK, size)
+            offset += tar_bytes(size)
+        self._tar.write({"__key__": sample.key, **sample.members})
+        assert self.bytes == offset, "webdataset wrote headers that were not expected"
+        return places
+
+    def _abandon(self, error: BaseException) -> None:
+        # tarfile's stream would otherwise write its buffer to a closed file when collected
+        with suppress(OSError, ValueError):
+            self._tar.tarstream.fileobj.close()
+        with suppress(type(error)):
+            self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+def write_tar(path: Path, samples: Iterable[Sample]) -> None:
+    """Write samples, in the order given, to a tar that appears whole or not at all."""
+    with ShardWriter(path) as writer:
+        for sample in samples:
+            writer.write(sample)
+
+
+def tar_bytes(size: int) -> int:
+    """What a member of `size` bytes takes in a tar: header, content, padding."""
+    return BLOCK + -(-size // BLOCK) * BLOCK
+
+
+def _check_names(sample: Sample) -> None:
+    if not KEY_PATTERN.fullmatch(sample.key):
+        raise ValueError(f"key {sample.key!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    if not sample.members:
+        raise ValueError(f"{sample.key}: no members")
+    for name, data in sample.members.items():
+        if not MEMBER_PATTERN.fullmatch(name):
+            raise ValueError(f"{sample.key}: member {name!r} is not 1 to 32 of a-z 0-9 . _ -")
+        if len(data) > MAX_MEMBER_BYTES:
+            raise ValueError(f"{sample.key}.{name}: {len(data)} bytes; a member can have {MAX_MEMBER_BYTES}")
