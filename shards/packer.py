@@ -1,0 +1,195 @@
+"""Parts (one tar per source) -> shards of about equal size, then the index.
+
+Samples are laid out in the order of sha256(seed, key), so that neighbours in a shard come from different sources and
+the bytes depend on the set of clips only. Shards that the index names are never touched: clips that are new since go
+to further shards. A shard without an index row is what an interrupted run left; it is removed and written again, with
+the same bytes if the clips are the same. Memory: a sample or two, and about 1 KB per clip for its place and its row.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from shards.index import INDEX_NAME, index_frame, offset_column, read_index, size_column, write_index
+from shards.reader import Extent, extents, read_extent
+from shards.sample import MEMBERS, Sample, problems, sample_sha256
+from shards.whole_file import remove_leftovers
+from shards.writer import ShardWriter, tar_bytes
+
+SHARD_BYTES = 500_000_000
+INDEX_ROW_BYTES = 250  # measured 100 in index.parquet, 100,000 rows; the rest is room for what `edit` adds
+
+
+class PackError(ValueError):
+    """Packing cannot start, or met a sample that is not fit for a shard."""
+
+
+class Piece(NamedTuple):
+    """A sample to be packed and where it lies in its part."""
+
+    part: Path
+    extent: Extent
+
+
+def pack(
+    clips: Mapping[str, Path],
+    shards: Path,
+    *,
+    name: str = "shard",
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
+    edit: Callable[[Sample], Sample] | None = None,
+    required: Collection[str] = MEMBERS,
+    progress: Callable[[Sample], None] | None = None,
+) -> pd.DataFrame:
+    """Pack the kept clips, key -> part, into `<shards>/<name>-000000.tar` and so on; gives the whole index.
+
+    `clips` are all kept clips of the output; the parts of those packed before are not opened. `edit` may change the
+    members of a sample, not its key. A sample that lacks one of `required` stops the packing.
+    Raises PackError or ShardError; then the index is as it was.
+    """
+    shards.mkdir(parents=True, exist_ok=True)
+    packed = _packed(shards)
+    pieces = _pieces(clips, packed, seed)
+    _check_packed(packed, clips, shards)
+    remove_leftovers(shards)
+    _remove_unindexed(shards, packed, name)
+    _check_space(pieces, shards)
+    if not pieces and (shards / INDEX_NAME).exists():
+        return packed
+    tables = [packed]
+    samples = _samples(pieces, edit, required)
+    for number, batch in zip(count(_next_number(packed, name)), _batches(samples, shard_bytes), strict=False):
+        path = shards / f"{name}-{number:06d}.tar"
+        rows = []
+        with ShardWriter(path) as writer:
+            for sample in batch:
+                rows.append(_write(writer, sample))
+                if progress:
+                    progress(sample)
+        tables.append(index_frame(rows))
+    write_index(shards, pd.concat(tables))
+    return read_index(shards)
+
+
+def bytes_needed(clips: Mapping[str, Path], shards: Path) -> int:
+    """Disk that `pack` will take for the clips not packed yet, before `edit`. Reads the headers of their parts."""
+    return _bytes_of(_pieces(clips, _packed(shards), seed=0))
+
+
+def pack_order(keys: Iterable[str], seed: int) -> list[str]:
+    """Keys in the order in which they are packed: by sha256 of `<seed>:<key>`."""
+    return sorted(keys, key=lambda key: (hashlib.sha256(f"{seed}:{key}".encode()).digest(), key))
+
+
+def _packed(shards: Path) -> pd.DataFrame:
+    return read_index(shards) if (shards / INDEX_NAME).exists() else index_frame([])
+
+
+def _pieces(clips: Mapping[str, Path], packed: pd.DataFrame, seed: int) -> list[Piece]:
+    """Where each clip that is not packed yet lies, in packing order. Each part is walked once."""
+    waiting = set(clips) - set(packed["key"])
+    parts = sorted({clips[key] for key in waiting})
+    found = {}
+    for part in parts:
+        for extent in extents(part):
+            if extent.key in waiting and clips[extent.key] == part:
+                found[extent.key] = Piece(part, extent)
+    missing = sorted(waiting - set(found))
+    if missing:
+        raise PackError(f"{clips[missing[0]]}: has no clip {missing[0]} ({len(missing)} of {len(waiting)} are missing)")
+    return [found[key] for key in pack_order(waiting, seed)]
+
+
+def _check_packed(packed: pd.DataFrame, clips: Mapping[str, Path], shards: Path) -> None:
+    gone = [name for name in packed["shard"].unique() if not (shards / name).is_file()]
+    if gone:
+        raise PackError(f"{shards / gone[0]}: named by {INDEX_NAME} and missing; copy it back or pack elsewhere")
+    stale = [pair for pair in zip(packed["key"], packed["shard"], strict=True) if pair[0] not in clips]
+    if stale:
+        raise PackError(
+            f"{shards}: {len(stale)} packed clips are not kept any more (first: {stale[0][0]} in {stale[0][1]}); "
+            "shards are never changed, so pack into a new folder"
+        )
+
+
+def _remove_unindexed(shards: Path, packed: pd.DataFrame, name: str) -> None:
+    indexed = set(packed["shard"])
+    for path in shards.glob("*.tar"):
+        if path.name not in indexed and _number(path.name, name) is not None:
+            path.unlink()
+
+
+def _check_space(pieces: list[Piece], shards: Path) -> None:
+    needed, free = _bytes_of(pieces), shutil.disk_usage(shards).free
+    if needed > free:
+        raise PackError(f"{shards}: packing needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free")
+
+
+def _bytes_of(pieces: list[Piece]) -> int:
+    return sum(piece.extent.bytes + INDEX_ROW_BYTES for piece in pieces)
+
+
+def _next_number(packed: pd.DataFrame, name: str) -> int:
+    numbers = [_number(shard, name) for shard in packed["shard"].unique()]
+    return max((number for number in numbers if number is not None), default=-1) + 1
+
+
+def _number(shard: str, name: str) -> int | None:
+    match = re.fullmatch(rf"{re.escape(name)}-(\d{{6,}})\.tar", shard)
+    return int(match[1]) if match else None
+
+
+def _samples(
+    pieces: list[Piece], edit: Callable[[Sample], Sample] | None, required: Collection[str]
+) -> Iterator[Sample]:
+    """The samples as they will lie in the shards."""
+    for part, extent in pieces:
+        read = read_extent(part, extent)
+        sample = Sample(read.key, {name: data for name, data in read.members.items() if name in MEMBERS})
+        if edit:
+            sample = edit(sample)
+        assert sample.key == read.key, f"edit changed the key {read.key} to {sample.key}"
+        assert set(sample.members) <= set(MEMBERS), f"edit added members to {read.key}: {sorted(sample.members)}"
+        wrong = problems(sample, required)
+        if wrong:
+            raise PackError(f"{part}: {sample.key}: {'; '.join(wrong)}")
+        yield sample
+
+
+def _batches(samples: Iterator[Sample], shard_bytes: int) -> Iterator[Iterator[Sample]]:
+    """Samples cut into runs of at most `shard_bytes` (and at least one). Each run must be used up before the next."""
+    waiting = next(samples, None)
+
+    def run() -> Iterator[Sample]:
+        nonlocal waiting
+        size = 0
+        while waiting and (size == 0 or size + _size(waiting) <= shard_bytes):
+            size += _size(waiting)
+            yield waiting
+            waiting = next(samples, None)
+
+    while waiting:
+        yield run()
+
+
+def _size(sample: Sample) -> int:
+    return sum(tar_bytes(len(data)) for data in sample.members.values())
+
+
+def _write(writer: ShardWriter, sample: Sample) -> dict[str, Any]:
+    """Append a sample to a shard; its row of the index."""
+    fields = sample.json
+    row: dict[str, Any] = {"shard": writer.path.name, "key": sample.key, "offset": writer.bytes}
+    row |= {name: fields[name] for name in ("source_id", "frames", "start_frame", "end_frame")}
+    row["sha256"] = sample_sha256(sample.members)
+    for member, (offset, size) in writer.write(sample).items():
+        row[offset_column(member)], row[size_column(member)] = offset, size
+    row["bytes"] = writer.bytes - row["offset"]
+    return row

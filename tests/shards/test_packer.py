@@ -1,0 +1,207 @@
+import gc
+import hashlib
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from webdataset.compat import WebDataset
+
+from shards.index import read_index
+from shards.packer import PackError, bytes_needed, pack, pack_order
+from shards.reader import iterate, read_member, read_sample
+from shards.sample import MEMBERS, Sample, encode_json, problems, sample_sha256
+from shards.writer import write_tar
+from tests.shards.conftest import Make
+
+MakePart = Callable[[str, int], dict[str, Path]]
+SMALL = 40_000  # a few samples per shard
+
+
+@pytest.fixture
+def clips(make_part: MakePart) -> dict[str, Path]:
+    return make_part("anna", 7) | make_part("berta", 6) | make_part("cleo", 5)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_every_clip_lies_in_one_shard_with_the_members_of_a_sample_only(tmp_path: Path, clips: dict[str, Path]) -> None:
+    index = pack(clips, tmp_path / "shards", shard_bytes=SMALL)
+    assert sorted(index["key"]) == sorted(clips)
+    assert len(set(index["shard"])) > 2
+    for row in index.to_dict("records"):
+        sample = read_sample(tmp_path / "shards", row)
+        assert sorted(sample.members) == sorted(MEMBERS)
+        assert problems(sample) == []
+        assert sample_sha256(sample.members) == row["sha256"]
+        assert {name: read_member(tmp_path / "shards", row, name) for name in MEMBERS} == sample.members
+
+
+def test_index_comes_back_with_its_dtypes(tmp_path: Path, clips: dict[str, Path]) -> None:
+    index = pack(clips, tmp_path / "shards", shard_bytes=SMALL)
+    plain = pd.read_parquet(tmp_path / "shards" / "index.parquet")
+    pd.testing.assert_frame_equal(plain, index)
+    assert index["frames"].dtype == "int64"
+    assert index["flac_offset"].dtype == "Int64"
+    assert index["key"].dtype == "str"
+
+
+def test_order_of_the_parts_given_does_not_matter(tmp_path: Path, clips: dict[str, Path]) -> None:
+    pack(clips, tmp_path / "a", shard_bytes=SMALL)
+    shuffled = random.Random(1).sample(sorted(clips.items()), len(clips))
+    pack(dict(shuffled), tmp_path / "b", shard_bytes=SMALL)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_another_seed_is_another_order(tmp_path: Path, clips: dict[str, Path]) -> None:
+    assert list(pack(clips, tmp_path / "a", seed=1)["key"]) == pack_order(clips, 1) != pack_order(clips, 0)
+
+
+def test_neighbours_come_from_different_sources_more_often_than_in_the_parts() -> None:
+    keys = [f"{source:03d}-{i}" for source in range(50) for i in range(20)]
+    order = pack_order(keys, 0)
+    same = sum(a[:3] == b[:3] for a, b in zip(order, order[1:], strict=False))
+    assert same < len(keys) * 0.04  # 1 in 50 by chance
+
+
+def test_shards_are_no_larger_than_asked_unless_one_sample_is(tmp_path: Path, clips: dict[str, Path]) -> None:
+    index = pack(clips, tmp_path / "a", shard_bytes=SMALL)
+    assert all(sum(index["bytes"][index["shard"] == shard]) <= SMALL for shard in set(index["shard"]))
+    alone = pack(clips, tmp_path / "b", shard_bytes=1)
+    assert alone["shard"].is_unique
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_plain_webdataset_reads_the_shards(tmp_path: Path, clips: dict[str, Path]) -> None:
+    index = pack(clips, tmp_path / "shards", shard_bytes=SMALL)
+    paths = [str(tmp_path / "shards" / name) for name in sorted(index["shard"].unique())]
+    samples = list(WebDataset(paths, shardshuffle=False))
+    gc.collect()  # webdataset 1.0.2 leaves files to the collector
+    assert [sample["__key__"] for sample in samples] == list(index["key"])
+    for sample, row in zip(samples, index.to_dict("records"), strict=True):
+        assert {name for name in sample if not name.startswith("__")} == set(MEMBERS)
+        assert sample["flac"] == read_member(tmp_path / "shards", row, "flac")
+
+
+def test_new_sources_go_to_further_shards_and_sealed_ones_stay(
+    tmp_path: Path, clips: dict[str, Path], make_part: MakePart
+) -> None:
+    pack(clips, tmp_path / "shards", shard_bytes=SMALL)
+    before = contents(tmp_path / "shards")
+    first = clips["anna-0"]
+    first.unlink()  # the parts of what is packed are not needed any more
+    index = pack(clips | make_part("dora", 4), tmp_path / "shards", shard_bytes=SMALL)
+    after = contents(tmp_path / "shards")
+    del before["index.parquet"]
+    assert {name: after[name] for name in before} == before
+    new = index[~index["shard"].isin(list(before))]
+    assert sorted(new["key"]) == [f"dora-{i}" for i in range(4)]
+    assert list(new["shard"])[0] == f"shard-{len(before):06d}.tar"
+
+
+def test_packing_again_changes_nothing(tmp_path: Path, clips: dict[str, Path]) -> None:
+    first = pack(clips, tmp_path / "shards", shard_bytes=SMALL)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    pd.testing.assert_frame_equal(pack(clips, tmp_path / "shards", shard_bytes=SMALL), first)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == times
+    assert bytes_needed(clips, tmp_path / "shards") == 0
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 11, 17])
+def test_an_interrupted_packing_ends_with_the_same_bytes(
+    tmp_path: Path, clips: dict[str, Path], stop_after: int
+) -> None:
+    pack(clips, tmp_path / "whole", shard_bytes=SMALL)
+    done = 0
+
+    def stop(sample: Sample) -> None:
+        nonlocal done
+        done += 1
+        if done > stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(clips, tmp_path / "broken", shard_bytes=SMALL, progress=stop)
+    assert not (tmp_path / "broken" / "index.parquet").exists()
+    (tmp_path / "broken" / ".tmp-shard-000001.tar-00ff").write_bytes(b"left by a kill")
+    (tmp_path / "broken" / "shard-000031.tar").write_bytes(b"left by a run with more clips")
+    (tmp_path / "broken" / "mine.tar").write_bytes(b"somebody's own")
+    pack(clips, tmp_path / "broken", shard_bytes=SMALL)
+    (tmp_path / "broken" / "mine.tar").unlink()
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_edit_changes_what_is_packed(tmp_path: Path, clips: dict[str, Path]) -> None:
+    def add_score(sample: Sample) -> Sample:
+        fields = {**sample.json, "scores": {"lip_audio_confidence": np.float32(2.5)}}
+        return Sample(sample.key, {**sample.members, "json": encode_json(fields)})
+
+    index = pack(clips, tmp_path / "shards", edit=add_score)
+    (shard,) = index["shard"].unique()
+    assert all(s.json["scores"] == {"lip_audio_confidence": 2.5} for s in iterate(tmp_path / "shards" / shard))
+
+
+def test_a_broken_sample_stops_the_packing_and_is_named(tmp_path: Path, make_sample: Make) -> None:
+    whole = make_sample("bad-1")
+    write_tar(tmp_path / "bad.tar", [Sample("bad-1", {**whole.members, "flac": whole.members["flac"][:41]})])
+    with pytest.raises(PackError, match=r"bad\.tar: bad-1: flac: not a FLAC file"):
+        pack({"bad-1": tmp_path / "bad.tar"}, tmp_path / "shards")
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_members_that_are_not_required_may_be_missing(tmp_path: Path, make_sample: Make) -> None:
+    members = {k: v for k, v in make_sample("a-1").members.items() if k in ("mp4", "flac", "json")}
+    write_tar(tmp_path / "a.tar", [Sample("a-1", members)])
+    index = pack({"a-1": tmp_path / "a.tar"}, tmp_path / "shards", required=("mp4", "flac", "json"))
+    assert pd.isna(index["whisper_npy_offset"].iloc[0])
+    assert index["flac_size"].iloc[0] == len(members["flac"])
+
+
+def test_a_clip_that_its_part_lacks_is_an_error_before_anything_is_written(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    with pytest.raises(PackError, match="has no clip anna-99"):
+        pack(clips | {"anna-99": clips["anna-0"]}, tmp_path / "shards")
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_sealed_shards_with_clips_that_are_not_kept_any_more_are_an_error(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    pack(clips, tmp_path / "shards")
+    with pytest.raises(PackError, match="1 packed clips are not kept any more"):
+        pack({key: part for key, part in clips.items() if key != "anna-0"}, tmp_path / "shards")
+
+
+def test_a_lost_shard_is_an_error(tmp_path: Path, clips: dict[str, Path]) -> None:
+    pack(clips, tmp_path / "shards")
+    (tmp_path / "shards" / "shard-000000.tar").unlink()
+    with pytest.raises(PackError, match=r"shard-000000\.tar: named by index\.parquet and missing"):
+        pack(clips, tmp_path / "shards")
+
+
+def test_bytes_needed_is_what_the_shards_take(tmp_path: Path, clips: dict[str, Path]) -> None:
+    needed = bytes_needed(clips, tmp_path / "shards")
+    pack(clips, tmp_path / "shards")
+    taken = sum(path.stat().st_size for path in (tmp_path / "shards").iterdir())
+    assert taken < needed + 2 * 10_240 + 20_000  # the tar's last record, and what index.parquet takes for no rows
+    assert needed < taken * 1.2
+
+
+def test_too_little_disk_is_said_before_starting(
+    tmp_path: Path, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    with pytest.raises(PackError, match="packing needs 0.00 GB"):
+        pack(clips, tmp_path / "shards")
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_no_clips_give_an_empty_index(tmp_path: Path) -> None:
+    assert len(pack({}, tmp_path / "shards")) == 0
+    assert len(read_index(tmp_path / "shards")) == 0
