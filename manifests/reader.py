@@ -1,0 +1,58 @@
+"""The manifests of an output folder as DataFrames. Raises ManifestError where they cannot be had."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from manifests.schema import CLIPS_FORMAT, SOURCES_FORMAT, TIMINGS_FORMAT
+from manifests.writer import FOLDER
+from shards.table import TableError, TableFormat, read_notes, read_table
+
+
+class ManifestError(ValueError):
+    """The folder is not an output of a curation run, or one by another version."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a run says about its tables: reason -> meaning, score -> meaning, the stages in order."""
+
+    reasons: dict[str, str]
+    scores: dict[str, str]
+    stages: list[str]
+
+
+def read_clips(output: Path) -> pd.DataFrame:
+    """clips.parquet: one row per clip, kept or dropped, sorted by source and start."""
+    return _read(output, "clips", CLIPS_FORMAT)
+
+
+def read_sources(output: Path) -> pd.DataFrame:
+    """sources.parquet, one row per source, with the columns of timings.parquet beside them."""
+    sources = _read(output, "sources", SOURCES_FORMAT)
+    return sources.merge(_read(output, "timings", TIMINGS_FORMAT), on="path", how="left", validate="1:1")
+
+
+def read_run_notes(output: Path) -> Notes:
+    """The reasons, scores and stages of the run that wrote the manifests."""
+    try:
+        notes = read_notes(_path(output, "clips"), CLIPS_FORMAT)
+    except TableError as error:
+        raise ManifestError(str(error)) from error
+    return Notes(*(json.loads(notes[name]) for name in ("reasons", "scores", "stages")))
+
+
+def _read(output: Path, name: str, table_format: TableFormat) -> pd.DataFrame:
+    try:
+        return read_table(_path(output, name), table_format)
+    except TableError as error:
+        raise ManifestError(str(error)) from error
+
+
+def _path(output: Path, name: str) -> Path:
+    path = output / FOLDER / f"{name}.parquet"
+    if not path.is_file():
+        raise ManifestError(f"{output}: no {FOLDER}/{name}.parquet; not an output folder, or its run has not ended yet")
+    return path
