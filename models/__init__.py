@@ -1,0 +1,19 @@
+"""The networks one asks for numbers: one file each, imported only by name, because most of them load a heavy library.
+
+yolo_face         where faces are
+face_landmarks    478 points and 52 blendshapes of a face; the index lists of lips and face oval
+voice_activity    when somebody speaks
+whisper_features  what is spoken, 50 rows per second
+hyperiqa, niqe    how good a picture is, as people see it; and without learned opinions
+syncnet           whether lips and sound fit, by the published network
+lip_probe         the same by a small regression fitted on the corpus itself
+
+A constructor takes the weight file (see weights.py) and, where it can use one, a device. All run on one thread of the
+CPU unless told otherwise, and give the same numbers for a picture or a track whatever was measured before it.
+"""
+
+import os
+
+# ONNX Runtime's official builds send usage data to Microsoft and keep a device id in ~/.cache, unless this is set
+# before they are first imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
