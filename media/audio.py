@@ -1,0 +1,122 @@
+"""The sound of a source on the clock of its pictures: 16 kHz mono, sample n at n/16000 s after the first frame."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from media.errors import MediaError
+from media.probe import FPS, WITHOUT_PTS, Probe, audio_stream, open_media
+
+SAMPLE_RATE = 16000  # paper, section 4.1
+FULL_SCALE = 32768  # 16 bits
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+GAP_S = 1 / FPS  # sound that strays further than a frame from its time stamps is placed anew; less is jitter
+
+
+def read_audio(path: Path, probe: Probe) -> np.ndarray | None:
+    """The best audio track as [N] float32 in -1..1, or None if the file has none.
+
+    All channels are mixed down by ffmpeg's default matrix, scaled so that nothing clips. Sound before the first frame
+    is cut off, a late start and gaps are silence; what runs more than a second past the pictures' duration is cut off.
+    Raises MediaError("error:decode") if the track exists but nothing of it decodes.
+    """
+    wanted = probe.frames * SAMPLES_PER_FRAME + SAMPLE_RATE
+    track = np.zeros(wanted, np.float32)
+    end = 0
+    with open_media(path) as container:
+        stream = audio_stream(container)
+        if stream is None:
+            return None
+        # an AVI begins with its first packets; `first_pts_s` there counts the frames that the decoder holds back
+        origin_s = 0.0 if container.format.name == WITHOUT_PTS else probe.first_pts_s
+        for start, chunk in placed(resampled(decoded(container, stream)), origin_s):
+            if start >= wanted:
+                break
+            part = chunk[max(0, -start) :][: wanted - max(start, 0)]
+            track[max(start, 0) : max(start, 0) + len(part)] = part
+            end = max(end, max(start, 0) + len(part))
+    if not end:
+        raise MediaError("error:decode", f"{path}: the audio track cannot be decoded")
+    return track[:end]
+
+
+def cut(track: np.ndarray, start_sample: int, samples: int) -> np.ndarray:
+    """`samples` samples from `start_sample` on; what lies outside the track is silence."""
+    piece = np.zeros(samples, np.float32)
+    inside = track[max(0, start_sample) : max(0, start_sample + samples)]
+    offset = max(0, -start_sample)
+    piece[offset : offset + len(inside)] = inside
+    return piece
+
+
+def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[AudioFrame]:
+    """Audio frames in order; packets that do not decode are passed over."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, FFmpegError):
+            return
+        try:
+            yield from packet.decode()
+        except FFmpegError:
+            continue
+
+
+def resampled(frames: Iterator[AudioFrame]) -> Iterator[tuple[float | None, np.ndarray]]:
+    """16 kHz mono chunks, each with its time in the container's clock, or None if it follows the one before.
+
+    A new format or a jump in time starts a new run, so that a gap in the track stays a gap, and many small ones do too.
+    """
+    for starts_s, run in runs(frames):
+        resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)  # integers: the mix is scaled to fit
+        for frame in chain(run, [None]):
+            for out in resampler.resample(frame):
+                yield starts_s, out.to_ndarray()[0].astype(np.float32) / FULL_SCALE
+                starts_s = None
+
+
+def runs(frames: Iterator[AudioFrame]) -> Iterator[tuple[float | None, Iterator[AudioFrame]]]:
+    """Frames of one format that follow each other without a gap: (time of the first, the frames)."""
+    waiting = next(frames, None)
+
+    def run(first: AudioFrame) -> Iterator[AudioFrame]:
+        nonlocal waiting
+        form, expected_s = form_of(first), time_of(first)
+        while waiting is not None and form_of(waiting) == form:
+            time_s = time_of(waiting)
+            if time_s is not None and expected_s is not None and abs(time_s - expected_s) > GAP_S:
+                return
+            expected_s = time_s if expected_s is None else expected_s
+            expected_s = None if expected_s is None else expected_s + waiting.samples / waiting.sample_rate
+            waiting.pts = None  # a run is placed by the time of its first frame; jitter inside it is not ours to follow
+            yield waiting
+            waiting = next(frames, None)
+
+    while waiting is not None:
+        yield time_of(waiting), run(waiting)
+
+
+def time_of(frame: AudioFrame) -> float | None:
+    return float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
+
+
+def form_of(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def placed(chunks: Iterator[tuple[float | None, np.ndarray]], origin_s: float) -> Iterator[tuple[int, np.ndarray]]:
+    """(first sample on the source's clock, chunk)."""
+    position = 0
+    for time_s, chunk in chunks:
+        if time_s is not None:
+            position = round((time_s - origin_s) * SAMPLE_RATE)
+        yield position, chunk
+        position += len(chunk)

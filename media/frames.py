@@ -1,0 +1,215 @@
+"""Pictures of a source on the 25 fps grid: scaled for a detector, or cut out around a face.
+
+Time zero is the source's first frame; grid frame i is what a player shows at i/25 s (to the nearest grid step, as
+ffmpeg's `fps` filter rounds), whatever the file's own rate, constant or not. Frames are never held as full RGB
+pictures: the decoder's planes are scaled or cut first and converted then. HDR is taken to 8 bits without tone mapping.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from media.errors import MediaError
+from media.probe import FPS, Limits, Probe, grid_index, open_media, stamp, video_stream
+
+cv2.setNumThreads(1)  # one worker per core
+
+PLANAR = {"yuv420p", "yuvj420p"}
+LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}  # BT.709, BT.2020: K_r, K_b (H.273)
+BT601 = (0.299, 0.114)
+UNSPECIFIED, FULL_RANGE = 2, 2
+HD_HEIGHT = 720  # unmarked material of this height and above is BT.709, below BT.601, as players assume
+
+# Containers without an index are sought by time stamps, which not every frame has; after this long they are all right.
+PREROLL_S = {"mpeg": 5.0, "mpegts": 5.0}
+
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def grid_frames(
+    path: Path, probe: Probe, start_frame: int = 0, end_frame: int | None = None, limits: Limits = Limits()
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(i, decoded frame) for the grid frames [start_frame, end_frame) that the file really holds, in order.
+
+    A frame shown for several grid steps is yielded again as the same object. Damaged packets are passed over, and the
+    iteration ends where the file does. Raises MediaError("error:limits") when time stamps run past the limit.
+    """
+    end = round(limits.max_duration_s * FPS) if end_frame is None else end_frame
+    with closing(frames_from(path, probe, start_frame)) as frames:
+        held, emit = None, start_frame
+        for frame in frames:
+            index = grid_index(frame_time_s(frame) - probe.first_pts_s)
+            if held is not None:
+                for i in range(emit, min(index, end)):
+                    yield i, held
+                emit = max(emit, index)
+            if emit >= end:
+                if end_frame is None:
+                    raise MediaError("error:limits", f"{path}: longer than {limits.max_duration_s:.0f} s")
+                return
+            held = frame
+        if held is not None:
+            for i in range(emit, min(end_of(held, probe), end)):
+                yield i, held
+
+
+def end_of(last: VideoFrame, probe: Probe) -> int:
+    """The grid frame at which the file's last frame is no longer shown; a long one only as long as the header says."""
+    shown_s = float(last.duration * last.time_base) if last.duration and last.time_base else 1 / probe.fps
+    start_s = frame_time_s(last) - probe.first_pts_s
+    return max(1, min(grid_index(start_s + shown_s), max(grid_index(start_s + 1.0), probe.frames)))
+
+
+def frames_from(path: Path, probe: Probe, start_frame: int) -> Generator[VideoFrame]:
+    """Decoded frames in order, from a keyframe before `start_frame` if the container can seek that exactly, or all."""
+    if start_frame:
+        with open_media(path) as container:
+            frames = sought(container, video_stream(container, path), probe, start_frame)
+            if frames is not None:
+                yield from frames
+                return
+    with open_media(path) as container:
+        yield from decoded(container, video_stream(container, path))
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames with a time stamp in presentation order; what does not decode is passed over."""
+    packets, previous = container.demux(stream), None
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, FFmpegError):
+            return
+        try:
+            for frame in packet.decode():
+                previous = stamp(frame, container, previous)
+                if previous is not None:
+                    yield frame
+        except FFmpegError:
+            continue
+
+
+def sought(
+    container: InputContainer, stream: VideoStream, probe: Probe, start_frame: int
+) -> Iterator[VideoFrame] | None:
+    """Frames from the last keyframe before `start_frame`, or None when the container cannot seek that exactly."""
+    assert stream.time_base is not None
+    target_s = probe.first_pts_s + (start_frame - 1) / FPS - PREROLL_S.get(container.format.name, 0.0)
+    if target_s < probe.first_pts_s:
+        return None
+    try:
+        container.seek(int(target_s / stream.time_base), stream=stream, backward=True)
+    except FFmpegError:
+        return None
+    frames = decoded(container, stream)
+    first = next(frames, None)
+    if first is None or grid_index(frame_time_s(first) - probe.first_pts_s) > start_frame:
+        return None
+
+    def chained() -> Iterator[VideoFrame]:
+        yield first
+        yield from frames
+
+    return chained()
+
+
+def frame_time_s(frame: VideoFrame) -> float:
+    assert frame.pts is not None and frame.time_base is not None
+    return float(frame.pts * frame.time_base)
+
+
+def scan(
+    path: Path, probe: Probe, long_side: int = 640, end_frame: int | None = None, limits: Limits = Limits()
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(i, picture) for every grid frame: [h, w, 3] uint8 RGB with `long_side` pixels on the longer side.
+
+    Pictures are never enlarged. A repeated frame is the same array object, so that a caller can skip work on it.
+    """
+    scale = min(1.0, long_side / max(probe.width, probe.height))
+    width, height = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
+    last_frame, picture = None, np.empty(0)
+    for i, frame in grid_frames(path, probe, 0, end_frame, limits):
+        if frame is not last_frame:
+            planes = upright(planes_of(frame), probe.rotation)
+            resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes]
+            last_frame, picture = frame, to_rgb(cv2.merge(resized), frame, probe)
+        yield i, picture
+
+
+def read_crops(path: Path, probe: Probe, start_frame: int, squares: np.ndarray, size: int) -> np.ndarray:
+    """The grid frames from `start_frame`, each cut to its square and resized: [T, size, size, 3] uint8 RGB.
+
+    `squares` is [T, 4] (x0, y0, x1, y1) in source pixels; parts outside the picture repeat its border. Raises
+    MediaError("error:decode") if the file ends before the last of them.
+    """
+    crops = np.empty((len(squares), size, size, 3), np.uint8)
+    done, last_frame, last_planes = 0, None, None
+    for i, frame in grid_frames(path, probe, start_frame, start_frame + len(squares)):
+        if frame is not last_frame:
+            last_frame, last_planes = frame, upright(planes_of(frame), probe.rotation)
+        assert last_planes is not None
+        cut = [cut_square(plane, squares[i - start_frame], probe, size) for plane in last_planes]
+        crops[i - start_frame] = to_rgb(cv2.merge(cut), frame, probe)
+        done += 1
+    if done < len(squares):
+        raise MediaError("error:decode", f"{path}: ends at frame {start_frame + done}, {len(squares) - done} too early")
+    return crops
+
+
+def cut_square(plane: np.ndarray, square: np.ndarray, probe: Probe, size: int) -> np.ndarray:
+    """One plane inside a square given in source pixels, resized to `size`: whole plane pixels, border repeated."""
+    height, width = plane.shape
+    scale = np.array([width / probe.width, height / probe.height] * 2)
+    x0, y0, x1, y1 = np.round(square * scale).astype(int)
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    inside = plane[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
+    pads = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
+    if any(pads):
+        inside = cv2.copyMakeBorder(inside, *pads, cv2.BORDER_REPLICATE)
+    shrinks = inside.shape[0] >= size
+    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def planes_of(frame: VideoFrame) -> Planes:
+    """Y, U, V of a frame as 8-bit arrays, without a copy when the decoder made 4:2:0 (chroma at half size)."""
+    if frame.format.name not in PLANAR:
+        frame = frame.reformat(format="yuv420p", threads=1)
+    y, u, v = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in frame.planes[:3]
+    )
+    return y, u, v
+
+
+def upright(planes: Planes, rotation: int) -> Planes:
+    """Planes turned the way a player shows them; `rotation` is PyAV's, counter-clockwise degrees."""
+    quarter_turns = rotation // 90 % 4
+    if not quarter_turns:
+        return planes
+    y, u, v = (np.ascontiguousarray(np.rot90(plane, quarter_turns)) for plane in planes)
+    return y, u, v
+
+
+def to_rgb(yuv: np.ndarray, frame: VideoFrame, probe: Probe) -> np.ndarray:
+    """[h, w, 3] YUV of equal plane size -> RGB, uint8, by the frame's own matrix and range."""
+    return cv2.transform(yuv, rgb_matrix(int(frame.colorspace), int(frame.color_range), frame.format.name, probe))
+
+
+def rgb_matrix(colorspace: int, color_range: int, pixel_format: str, probe: Probe) -> np.ndarray:
+    """[3, 4] float32 from 8-bit Y, U, V, 1 to R, G, B (H.273, equations 38 to 47)."""
+    unmarked = LUMA_WEIGHTS[1] if min(probe.width, probe.height) >= HD_HEIGHT else BT601
+    k_r, k_b = unmarked if colorspace == UNSPECIFIED else LUMA_WEIGHTS.get(colorspace, BT601)
+    full = color_range == FULL_RANGE or pixel_format.startswith("yuvj")
+    luma, chroma, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
+    k_g = 1 - k_r - k_b
+    red, blue = 2 * (1 - k_r) * chroma, 2 * (1 - k_b) * chroma
+    rows = np.array([[luma, 0, red], [luma, -blue * k_b / k_g, -red * k_r / k_g], [luma, blue, 0]], np.float32)
+    offset = -rows @ np.array([black, 128, 128], np.float32)
+    return np.column_stack([rows, offset])

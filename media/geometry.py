@@ -1,0 +1,47 @@
+"""Boxes through time, numpy only. A box is (x0, y0, x1, y1) in pixels; a track is [T, 4] float32."""
+
+import numpy as np
+
+
+def centres(boxes: np.ndarray) -> np.ndarray:
+    """[T, 2] centre (x, y) of each box."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def sides(boxes: np.ndarray) -> np.ndarray:
+    """[T, 2] width and height of each box."""
+    return boxes[:, 2:] - boxes[:, :2]
+
+
+def fill_gaps(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The track with each box that was not found interpolated between its neighbours, or held at the ends."""
+    frames = np.arange(len(boxes))
+    return np.column_stack([np.interp(frames, frames[found], boxes[found, k]) for k in range(4)]).astype(np.float32)
+
+
+def smooth(values: np.ndarray, sigma_frames: float) -> np.ndarray:
+    """A Gaussian moving average over time, [T, ...]; the ends repeat their last value."""
+    radius = max(1, round(3 * sigma_frames))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_frames) ** 2)
+    kernel /= kernel.sum()
+    padded = np.pad(values, [(radius, radius)] + [(0, 0)] * (values.ndim - 1), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0)
+    return (windows @ kernel).astype(np.float32)
+
+
+def squares(boxes: np.ndarray, expansion: float, sigma_frames: float, width: int, height: int) -> np.ndarray:
+    """[T, 4] square cut-outs around a face track: `expansion` times the longer side, smoothed over time.
+
+    They stay inside a picture of `width` x `height`: moved inwards where they would look over its edge, and no larger
+    than its shorter side.
+    """
+    half = smooth(sides(boxes).max(axis=1), 2 * sigma_frames)[:, None] * expansion / 2
+    half = np.minimum(half, min(width, height) / 2)
+    centre = np.clip(smooth(centres(boxes), sigma_frames), half, np.array([width, height]) - half)
+    return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+
+
+def within(boxes: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:
+    """Boxes in the pixels of square cut-outs of `size`: [T, 4]."""
+    scale = size / (frames[:, 2] - frames[:, 0])[:, None]
+    return ((boxes - np.tile(frames[:, :2], 2)) * scale).astype(np.float32)
