@@ -1,0 +1,269 @@
+"""Reads a profile from `pipelines.yaml`: strict names and types, errors with the line and a suggestion.
+
+Nothing runs here and no network is loaded; a profile that comes out of `load` can be started. What stands behind a
+stage's name is found by its path, so this file knows no stage.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+ROOT = Path(__file__).resolve().parent
+PIPELINES = ROOT / "pipelines.yaml"
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be run; the text says where, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class SourceLimits:
+    """See media.probe.Limits."""
+
+    max_duration_s: float
+    max_pixels: int
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    device: str
+    gpus_per_worker: float
+    seed: int
+    shard_bytes: int
+    limits: SourceLimits
+    stages: tuple[tuple[str, dict[str, Any]], ...]  # (name, every setting, defaults included)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for the recipe."""
+        return {**dataclasses.asdict(self), "stages": [{name: settings} for name, settings in self.stages]}
+
+
+def names(path: Path = PIPELINES) -> list[str]:
+    return list(plain(compose(path)))
+
+
+def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Profile:
+    """The profile `name` with `--set` overrides such as `filters/niqe.max_niqe=7.5`.
+
+    Raises ProfileError for unknown names and wrong types, with the line in the file or the override.
+    """
+    document = compose(path)
+    profiles = {key.value: node for key, node in document.value}
+    if name not in profiles:
+        raise ProfileError(f"profile {name!r} is not in {path.name}{suggestion(name, profiles)}")
+    where = Where(path, profiles[name])
+    values = plain(profiles[name])
+    if not isinstance(values, dict):
+        raise ProfileError(f"{where()}: profile {name!r} needs settings such as `name: value`, found {values!r}")
+    stages = stage_list(values.pop("stages", []), where)
+    known = {field.name: field for field in dataclasses.fields(Profile) if field.name not in ("name", "stages")}
+    for override in overrides:
+        apply(override, values, stages)
+    for key in values:
+        if key not in known:
+            raise ProfileError(f"{where(key)}: unknown setting {key!r}{suggestion(key, known)}")
+    for key in known.keys() - values.keys():
+        raise ProfileError(f"{where()}: profile {name!r} lacks the setting {key!r}")
+    limits = settings_in(values["limits"], where, "limits")
+    values["limits"] = SourceLimits(**checked(limits, fields_of(SourceLimits), where, "limits"))
+    hints = typing.get_type_hints(Profile)
+    for key in known.keys() - {"limits"}:
+        values[key] = typed(values[key], hints[key], where(key), key)
+    return Profile(name=name, stages=tuple(checked_stages(stages, where)), **values)
+
+
+def weights_of(profile: str | Profile) -> list[str]:
+    """The names in `weights.yaml` (or paths) of every network that a profile uses."""
+    loaded = load(profile) if isinstance(profile, str) else profile
+    return [settings["weights"] for _, settings in loaded.stages if settings.get("weights")]
+
+
+def compose(path: Path) -> yaml.MappingNode:
+    """The YAML document as nodes, which know their lines."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{path}: {error}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ProfileError(f"{path}: a mapping of profiles was expected")
+    refuse_repeated_keys(node, path)
+    return node
+
+
+def refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
+    """Raises ProfileError if a mapping has a key twice, of which YAML would silently take the last."""
+    keys: set[str] = set()
+    for child in node.value if isinstance(node, yaml.CollectionNode) else []:
+        key, value = child if isinstance(node, yaml.MappingNode) else (None, child)
+        if key is not None and key.value in keys:
+            raise ProfileError(f"{path.name}:{key.start_mark.line + 1}: {key.value!r} is given twice")
+        keys |= {key.value} if key is not None else set()
+        refuse_repeated_keys(value, path)
+
+
+def plain(node: yaml.Node) -> Any:
+    """A node as plain Python data."""
+    loader = yaml.SafeLoader("")
+    return loader.construct_document(node)
+
+
+class Where:
+    """Finds the line of a dotted path such as `filters/niqe.max_niqe` inside a profile's nodes."""
+
+    def __init__(self, path: Path, node: yaml.Node) -> None:
+        self.path, self.node = path, node
+
+    def __call__(self, dotted: str = "") -> str:
+        node = self.node
+        for part in dotted.split("."):
+            node = self.child(node, part) or node
+        return f"{self.path.name}:{node.start_mark.line + 1}"
+
+    def child(self, node: yaml.Node, part: str) -> yaml.Node | None:
+        if isinstance(node, yaml.MappingNode):
+            pairs = node.value
+            if "/" in part:  # a stage: an entry of the list `stages`
+                pairs = [p for key, stages in node.value if key.value == "stages" for p in entries(stages)]
+            return next((value for key, value in pairs if key.value == part), None)
+        return None
+
+
+def entries(stages: yaml.Node) -> list[tuple[yaml.Node, yaml.Node]]:
+    """(name node, settings node) of each stage in the list."""
+    found = []
+    for item in stages.value:
+        found += [(item, item)] if isinstance(item, yaml.ScalarNode) else item.value
+    return found
+
+
+def stage_list(raw: Any, where: Where) -> list[tuple[str, dict[str, Any]]]:
+    """The `stages` list, whose entries are a name or a mapping of one name to its settings."""
+    stages = []
+    for item in raw if isinstance(raw, list) else []:
+        if isinstance(item, str):
+            stages.append((item, {}))
+        elif isinstance(item, dict) and len(item) == 1:
+            name, settings = next(iter(item.items()))
+            stages.append((name, settings_in(settings, where, name)))
+        else:
+            raise ProfileError(f"{where('stages')}: a stage is a name, or one name with its settings; found {item!r}")
+    if not stages:
+        raise ProfileError(f"{where('stages')}: no stages")
+    if twice := [name for i, (name, _) in enumerate(stages) if name in dict(stages[:i])]:
+        raise ProfileError(f"{where(twice[0])}: {twice[0]} is listed twice")
+    return stages
+
+
+def settings_in(settings: Any, where: Where, owner: str) -> dict[str, Any]:
+    if not isinstance(settings, dict | None):
+        raise ProfileError(f"{where(owner)}: {owner} needs settings such as `name: value`, found {settings!r}")
+    return dict(settings or {})
+
+
+def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[str, Any]]]) -> None:
+    """Sets one value from the command line; the path must exist."""
+    dotted, equals, text = override.partition("=")
+    owner, _, key = dotted.rpartition(".")
+    if not equals or not dotted:
+        raise ProfileError(f"--set {override}: expected path=value, such as filters/niqe.max_niqe=7.5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProfileError(f"--set {override}: {text!r} is not a value ({error})") from error
+    by_name = dict(stages)
+    if owner in by_name:
+        by_name[owner][key] = value
+    elif owner == "limits":
+        values["limits"] = {**(values.get("limits") or {}), key: value}
+    elif not owner and key in values:
+        values[key] = value
+    else:
+        choices = [*values, *(f"{name}.{field}" for name in by_name for field in settings_of(name))]
+        raise ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, choices)}")
+
+
+def checked_stages(
+    stages: list[tuple[str, dict[str, Any]]], where: Where
+) -> typing.Iterator[tuple[str, dict[str, Any]]]:
+    files = [file for kind in ("steps", "filters") for file in sorted((ROOT / "curation" / kind).glob("[!_]*.py"))]
+    known = [f"{file.parent.name}/{file.stem}" for file in files]
+    for name, settings in stages:
+        if name not in known:
+            raise ProfileError(f"{where(name)}: no stage {name!r} in curation/{suggestion(name, known)}")
+        yield name, checked(settings, settings_of(name), where, name)
+
+
+def stage_class(name: str) -> type:
+    """The one stage class in `curation/<name>.py`: the dataclass that is defined there and can be called."""
+    module = importlib.import_module(f"curation.{name.replace('/', '.')}")
+    stage = importlib.import_module("curation.stage").Stage
+    classes = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, stage) and member.__module__ == module.__name__
+    ]
+    assert len(classes) == 1, f"curation/{name}.py defines {len(classes)} stages; one file, one stage"
+    return classes[0]
+
+
+def settings_of(name: str) -> dict[str, tuple[Any, Any]]:
+    """{setting: (type, default)} of a stage."""
+    return fields_of(stage_class(name))
+
+
+def fields_of(cls: type) -> dict[str, tuple[Any, Any]]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(cls)}
+
+
+def checked(
+    settings: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]], where: Where, owner: str
+) -> dict[str, Any]:
+    """Settings with defaults filled in, every one of a known name and the right type."""
+    for key in settings:
+        if key not in fields:
+            raise ProfileError(f"{where(f'{owner}.{key}')}: {owner} has no setting {key!r}{suggestion(key, fields)}")
+    values = {}
+    for key, (hint, default) in fields.items():
+        if key not in settings and default is dataclasses.MISSING:
+            raise ProfileError(f"{where(owner)}: {owner} lacks the setting {key!r}")
+        values[key] = typed(settings.get(key, default), hint, where(f"{owner}.{key}"), f"{owner}.{key}")
+    return values
+
+
+def typed(value: Any, hint: Any, where: str, name: str) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        wanted = getattr(hint, "__name__", str(hint))
+        found = f"{value!r}, which is {'text' if isinstance(value, str) else type(value).__name__}"
+        help_text = (
+            " (YAML reads 3e-5 as text; write 3.0e-5)" if isinstance(value, str) and looks_numeric(value) else ""
+        )
+        raise ProfileError(f"{where}: {name} is {found}; {wanted} is needed{help_text}") from error
+
+
+def looks_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def suggestion(wrong: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or what there is."""
+    options = list(known)
+    close = difflib.get_close_matches(str(wrong), options, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(options)}"

@@ -1,0 +1,183 @@
+from pathlib import Path
+
+import pytest
+
+import pipelines
+from pipelines import ProfileError, load, names, weights_of
+
+TEXT = """\
+small:
+  device: cpu
+  gpus_per_worker: 0.0
+  seed: 0
+  shard_bytes: 1_000
+  limits:
+    max_duration_s: 60.0
+    max_pixels: 1000
+    max_bytes: 1000
+  stages:
+    - steps/voice_activity
+    - filters/niqe:
+        frames: 5
+        max_niqe: 9.0
+    - steps/windows:
+        max_s: 20.0
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(TEXT)
+    return file
+
+
+def refusal(path: Path, *overrides: str, name: str = "small", replace: tuple[str, str] = ("", "")) -> str:
+    assert replace[0] in TEXT
+    path.write_text(TEXT.replace(*replace, 1) if replace[0] else TEXT)
+    with pytest.raises(ProfileError) as caught:
+        load(name, overrides, path)
+    return str(caught.value)
+
+
+def test_a_profile_has_every_setting_with_defaults_filled_in(path: Path) -> None:
+    profile = load("small", path=path)
+    assert (profile.name, profile.device, profile.shard_bytes, profile.limits.max_pixels) == (
+        "small",
+        "cpu",
+        1000,
+        1000,
+    )
+    assert [name for name, _ in profile.stages] == ["steps/voice_activity", "filters/niqe", "steps/windows"]
+    assert dict(profile.stages)["filters/niqe"] == {"weights": "niqe", "frames": 5, "max_niqe": 9.0}
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_profiles_of_the_repository_load(name: str) -> None:
+    assert load(name).stages
+
+
+def test_the_paper_profile_has_the_numbers_of_the_paper() -> None:
+    stages = dict(load("sayanything").stages)
+    assert stages["filters/face_size"]["min_px"] == 228
+    assert (stages["steps/stable_spans"]["max_gap_frames"], stages["steps/stable_spans"]["min_s"]) == (8, 2.0)
+    assert stages["steps/crop"]["size"] == 320
+    assert (stages["filters/syncnet"]["min_confidence"], stages["filters/syncnet"]["max_offset_frames"]) == (3.0, 6)
+    assert stages["filters/hyperiqa"]["min_quality"] == 0.40
+
+
+def test_weights_are_those_that_the_stages_name() -> None:
+    assert weights_of("embedded") == ["yolov8n_face", "niqe", "face_landmarker", "whisper_tiny_en"]
+    assert {"syncnet_v2", "hyperiqa"} <= set(weights_of("sayanything"))
+
+
+def test_an_override_changes_one_number(path: Path) -> None:
+    overrides = ["filters/niqe.max_niqe=7.5", "limits.max_pixels=5", "device=cuda", "steps/windows.max_s=10"]
+    profile = load("small", overrides, path)
+    stages = dict(profile.stages)
+    assert stages["filters/niqe"]["max_niqe"] == 7.5 and stages["filters/niqe"]["frames"] == 5
+    assert (profile.limits.max_pixels, profile.limits.max_bytes, profile.device) == (5, 1000, "cuda")
+    assert stages["steps/windows"]["max_s"] == 10
+
+
+def test_the_last_override_counts(path: Path) -> None:
+    assert load("small", ["seed=1", "seed=2"], path).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("filters/niqe.max_nige=7.5", "did you mean 'max_niqe'?"),
+        ("filters/nige.max_niqe=7.5", "did you mean 'filters/niqe.max_niqe'?"),
+        ("sed=1", "did you mean 'seed'?"),
+        ("filters/niqe.max_niqe", "expected path=value"),
+        ("=3", "expected path=value"),
+        ("filters/niqe.max_niqe=high", "'high', which is text; float is needed"),
+        ("filters/niqe.max_niqe=3e-5", "write 3.0e-5"),
+        ("filters/niqe.max_niqe=[1", "is not a value"),
+        ("limits.max_pixel=1", "did you mean 'max_pixels'?"),
+        ("stages=[]", "nothing is called 'stages'"),
+    ],
+)
+def test_overrides_are_as_strict_as_the_file(path: Path, override: str, message: str) -> None:
+    assert message in refusal(path, override)
+
+
+def test_unknown_names_come_with_their_line_and_a_suggestion(path: Path) -> None:
+    assert refusal(path, name="smal") == "profile 'smal' is not in pipelines.yaml; did you mean 'small'?"
+    setting = refusal(path, replace=("max_niqe:", "max_nige:"))
+    assert setting.startswith("pipelines.yaml:14: ") and setting.endswith("did you mean 'max_niqe'?")
+    stage = refusal(path, replace=("filters/niqe:", "filters/nige:"))
+    assert stage.startswith("pipelines.yaml:1") and stage.endswith("did you mean 'filters/niqe'?")
+    top = refusal(path, replace=("seed:", "sead:"))
+    assert top.startswith("pipelines.yaml:4: ") and top.endswith("did you mean 'seed'?")
+    limit = refusal(path, replace=("max_pixels:", "max_pixel:"))
+    assert limit.startswith("pipelines.yaml:8: ") and limit.endswith("did you mean 'max_pixels'?")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("max_niqe: 9.0", "max_niqe: 3e-5", 14, "'3e-5', which is text; float is needed (YAML reads 3e-5 as text"),
+        ("max_niqe: 9.0", "max_niqe: true", 14, "True, which is bool; float is needed"),
+        ("frames: 5", "frames: 5.5", 13, "5.5, which is float; int is needed"),
+        ("frames: 5", "frames: '5'", 13, "'5', which is text; int is needed"),
+        ("frames: 5", "frames:", 13, "None, which is NoneType; int is needed"),
+        ("seed: 0", "seed: zero", 4, "'zero', which is text; int is needed"),
+        ("device: cpu", "device: 0", 2, "0, which is int; str is needed"),
+        ("max_pixels: 1000", "max_pixels: 1e3", 8, "int is needed"),
+    ],
+)
+def test_wrong_types_are_refused_with_their_line(path: Path, old: str, new: str, line: int, message: str) -> None:
+    text = refusal(path, replace=(old, new))
+    assert text.startswith(f"pipelines.yaml:{line}: ") and message in text
+
+
+def test_whole_numbers_do_where_fractions_are_wanted(path: Path) -> None:
+    path.write_text(TEXT.replace("max_niqe: 9.0", "max_niqe: 9"))
+    assert dict(load("small", path=path).stages)["filters/niqe"]["max_niqe"] == 9
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  seed: 0\n", "", "profile 'small' lacks the setting 'seed'"),
+        ("    max_bytes: 1000\n", "", "limits lacks the setting 'max_bytes'"),
+        ("        frames: 5\n", "        frames: 5\n        frames: 6\n", "pipelines.yaml:14: 'frames' is given twice"),
+        ("    - steps/windows:", "    - filters/niqe:", "filters/niqe is listed twice"),
+        ("- steps/voice_activity", "- clip", "no stage 'clip'"),
+        ("- steps/voice_activity", "- ../shards/index", "no stage '../shards/index'"),
+        ("- steps/voice_activity", "- steps/__init__", "no stage 'steps/__init__'"),
+        ("- steps/voice_activity", "- steps/voice_activity: 5", "needs settings such as `name: value`, found 5"),
+        ("- steps/voice_activity", "- [a, b]", "a stage is a name, or one name with its settings"),
+        ("small:\n", "small: 5\nother:\n", "profile 'small' needs settings"),
+        ("small:\n", "- small\n", "pipelines.yaml"),
+        ("seed: 0", "seed: [0", "pipelines.yaml"),
+    ],
+)
+def test_what_is_no_profile_is_refused(path: Path, old: str, new: str, message: str) -> None:
+    assert message in refusal(path, replace=(old, new))
+
+
+def test_no_stages_are_refused(path: Path) -> None:
+    path.write_text(TEXT[: TEXT.index("  stages:")])
+    with pytest.raises(ProfileError, match="no stages"):
+        load("small", path=path)
+
+
+def test_the_recipe_form_is_plain_data_that_comes_back(path: Path) -> None:
+    import yaml
+
+    plain = load("small", path=path).as_dict()
+    assert yaml.safe_load(yaml.safe_dump(plain, sort_keys=False)) == plain
+    assert plain["stages"][1] == {"filters/niqe": {"weights": "niqe", "frames": 5, "max_niqe": 9.0}}
+
+
+@pytest.mark.parametrize(
+    "file", sorted((pipelines.ROOT / "curation").glob("[sf]*/[!_]*.py")), ids=lambda file: file.stem
+)
+def test_every_stage_file_holds_one_stage_with_plain_settings(file: Path) -> None:
+    name = f"{file.parent.name}/{file.stem}"
+    for key, (hint, default) in pipelines.settings_of(name).items():
+        assert hint in (int, float, str, bool), f"{name}.{key}"
+        assert isinstance(default, hint), f"{name}.{key}"
