@@ -1,0 +1,58 @@
+"""Drops a source without sound, with inaudible sound, or without speech, before a frame of it is decoded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from curation.clip import KEEP, Clip, Verdict, drop
+from curation.stage import Filter
+from media.audio import SAMPLE_RATE
+
+CHUNK_SAMPLES = 512  # silero VAD's: 32 ms
+CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE
+SPEAKING = 0.5  # silero's own threshold
+QUIETEST_DB = -120.0
+
+
+@dataclass(frozen=True)
+class Audible(Filter):
+    min_loudness_db: float = -55.0  # room tone lies near -63 dB, the quietest real speaker we have at -42 dB
+    min_speech_s: float = 3.0  # a video of people who say two words in 20 s is none of people talking
+    min_share: float = 0.3  # enough of a shorter one: a GRID sentence of 3 s has .39 and more
+
+    SCORES = {
+        "source_loudness_db": "95th percentile of the source's 32 ms sound levels, dB below full scale; NaN: no track",
+        "source_speech_s": "seconds of the source in which somebody speaks",
+        "source_speech_share": "the same as a share of the source",
+    }
+
+    def measure(self, clip: Clip) -> dict[str, float]:
+        audio = clip.source.audio
+        if audio is None or clip.voice is None:
+            return {"source_loudness_db": float("nan"), "source_speech_s": 0.0, "source_speech_share": 0.0}
+        speech_s = spoken_s(clip.voice)
+        share = min(1.0, speech_s / (clip.end_s - clip.start_s))
+        return {"source_loudness_db": loudness_db(audio), "source_speech_s": speech_s, "source_speech_share": share}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        if np.isnan(scores["source_loudness_db"]):
+            return drop("no_audio")
+        if scores["source_loudness_db"] < self.min_loudness_db:
+            return drop("silent")
+        talks = scores["source_speech_s"] >= self.min_speech_s or scores["source_speech_share"] >= self.min_share
+        return KEEP if talks else drop("no_speech")
+
+
+def loudness_db(audio: np.ndarray) -> float:
+    """The level that 5 % of the 32 ms pieces exceed, in dB below full scale: robust against clicks and pauses."""
+    pieces = audio[: len(audio) // CHUNK_SAMPLES * CHUNK_SAMPLES].reshape(-1, CHUNK_SAMPLES)
+    if not len(pieces):
+        return QUIETEST_DB
+    levels = np.sqrt(np.square(pieces, dtype=np.float64).mean(axis=1))
+    return float(max(QUIETEST_DB, 20 * np.log10(np.percentile(levels, 95) + 1e-9)))
+
+
+def spoken_s(voice: np.ndarray) -> float:
+    """Seconds in which the voice activity exceeds silero's threshold."""
+    return float((voice > SPEAKING).sum() * CHUNK_S)

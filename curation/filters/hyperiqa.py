@@ -1,0 +1,44 @@
+"""Drops unclear faces by HyperIQA (paper, appendix A, after VFHQ): its mean over frames spread over the clip."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import weights
+from curation.clip import KEEP, Clip, Verdict, drop
+from curation.stage import Filter
+
+if TYPE_CHECKING:
+    from models.hyperiqa import HyperIQA
+
+
+@dataclass(frozen=True)
+class Hyperiqa(Filter):
+    weights: str = "hyperiqa"
+    device: str = "cpu"
+    frames: int = 5  # LatentSync looks at 3: first, middle, last
+    min_quality: float = 0.40  # LatentSync's 40 of 100, by another training of this network; the paper has none
+
+    SCORES = {"hyperiqa": "HyperIQA (KonIQ-10k) of the face crop, mean over sampled frames, 0 to 1, higher is clearer"}
+    REASONS = {"hyperiqa": "HyperIQA below the minimum: blurred, compressed or badly lit"}
+
+    @cached_property
+    def model(self) -> "HyperIQA":
+        from models.hyperiqa import HyperIQA
+
+        return HyperIQA(weights.require(self.weights)[self.weights], self.device)
+
+    def measure(self, clip: Clip) -> dict[str, float]:
+        assert clip.frames is not None, "filters/hyperiqa needs steps/crop before it"
+        return {"hyperiqa": float(self.model.score(spread(clip.frames, self.frames)).mean())}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        return KEEP if scores["hyperiqa"] >= self.min_quality else drop("hyperiqa")
+
+
+def spread(frames: np.ndarray, count: int) -> np.ndarray:
+    """`count` frames of a clip, evenly spread, the middle of each part."""
+    return frames[((np.arange(count) + 0.5) * len(frames) / count).astype(int)]

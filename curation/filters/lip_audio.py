@@ -1,0 +1,123 @@
+"""Drops clips whose lips and voice do not belong together, without SyncNet: a probe fitted on the run's own clips.
+
+The cousin of `filters/syncnet` where no model hub can be reached. Its confidence lies between 0 and 1 and must not be
+compared with SyncNet's.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from curation.clip import KEEP, Clip, Verdict, drop
+from curation.stage import CorpusFilter
+from models.lip_probe import WHISPER_LAYER, WINDOW_FRAMES, LipFit, LipProbe, LipRecord, LipScore, mouth_channels
+from shards.sample import WHISPER, Sample, decode_npy
+
+PROBE_FILE = "lip_probe.npz"
+
+
+@dataclass(frozen=True)
+class LipAudio(CorpusFilter):
+    weights: str = ""  # a fitted probe's file; empty: fit on this run's clips (20 of them from 6 sources at least)
+    min_confidence: float = 0.2  # and at least what 99 of 100 foreign voices of the run stay below at that length
+    min_agreement: float = 0.7  # of the windows of a clip above 8 s; a miming singer has less (benchmarks/README.md)
+    short_s: float = 4.0  # a low score of a shorter clip says little: 9 % of good 2 s clips have one, of 4 s none
+    max_offset_frames: int = 6  # LatentSync's for SyncNet
+    min_repair_frames: int = 2  # the probe's zero is good to one frame, so smaller offsets are left alone
+    keep_unknown: bool = False  # what becomes of clips that cannot be judged
+
+    SCORES = {
+        "lip_confidence": "lip probe: height of the best lag's correlation over the median of all lags, 0 to 1",
+        "lip_offset_frames": "lip probe: frames by which the sound comes after the lips, good to one frame",
+        "lip_threshold": "lip probe: the confidence that 99 of 100 foreign voices stay below at this clip's length",
+        "lip_window_confidence": "lip probe: median confidence of 4 s windows, for clips above 8 s",
+        "lip_window_threshold": "lip probe: as lip_threshold, for 4 s",
+        "lip_window_agreement": "lip probe: share of the 4 s windows whose offset is the clip's, for clips above 8 s",
+    }
+    REASONS = {
+        "lip_audio:confidence": "the lip probe finds no lag at which lips and voice belong together",
+        "lip_audio:offset": "lips and voice belong together, but further apart than can be repaired",
+        "lip_audio:unknown": "too few clips to fit the probe on, too few frames with a face, or too short to tell",
+    }
+
+    def collect(self, clip: Clip) -> dict[str, np.ndarray]:
+        if clip.source.audio is None:  # already dropped, and only looked at for its other scores
+            return {}
+        assert clip.mesh is not None and clip.whisper is not None, (
+            "filters/lip_audio needs steps/landmarks and steps/whisper before it"
+        )
+        return {"mouth": mouth_channels(clip.mesh.points, clip.mesh.blendshapes).astype(np.float32)}
+
+    def measure_all(
+        self, samples: Callable[[], Iterator[Sample]], output: Path, fitted: bool
+    ) -> dict[str, dict[str, float]]:
+        def records() -> Iterator[LipRecord]:
+            return (record_of(sample) for sample in samples())
+
+        probe, found = self.probe(records, output, fitted)
+        scores = {}
+        for record in records():
+            score = found.get(record.key)
+            if probe is not None and score is None:
+                score = probe.score(record.channels, record.rows, record.margin)
+            scores[record.key] = columns(probe, score, len(record.channels))
+        return scores
+
+    def probe(
+        self, records: Callable[[], Iterator[LipRecord]], output: Path, fitted: bool
+    ) -> tuple[LipProbe | None, dict[str, LipScore]]:
+        """The probe of the settings or of an earlier run, or one fitted now, with its out-of-fold scores, or none."""
+        saved = Path(self.weights) if self.weights else output / PROBE_FILE
+        if self.weights or (fitted and saved.exists()):
+            return LipProbe.load(saved), {}
+        fit: LipFit | None = LipProbe.fit(records)
+        if fit is None:
+            return None, {}
+        temporary = saved.with_name(f".tmp-{saved.name}")
+        fit.probe.save(temporary)
+        temporary.replace(saved)
+        return fit.probe, fit.scores
+
+    def undecided(self, scores: Mapping[str, float]) -> bool:
+        return not np.isfinite(scores["lip_threshold"])
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        confidence, threshold = scores["lip_confidence"], scores["lip_threshold"]
+        if not np.isfinite([confidence, threshold]).all():
+            return self.unknown()
+        if confidence < max(self.min_confidence, threshold):
+            return self.unknown() if scores["duration_s"] < self.short_s else drop("lip_audio:confidence")
+        if scores["lip_window_confidence"] < scores["lip_window_threshold"]:  # False where either is NaN
+            return drop("lip_audio:confidence")
+        if scores["lip_window_agreement"] < self.min_agreement:
+            return drop("lip_audio:confidence")
+        return KEEP if abs(scores["lip_offset_frames"]) <= self.max_offset_frames else drop("lip_audio:offset")
+
+    def unknown(self) -> Verdict:
+        return KEEP if self.keep_unknown else drop("lip_audio:unknown")
+
+    def shift_frames(self, scores: Mapping[str, float]) -> int:
+        offset = np.nan_to_num(scores["lip_offset_frames"])
+        return round(offset) if abs(offset) >= self.min_repair_frames else 0
+
+
+def record_of(sample: Sample) -> LipRecord:
+    fields = sample.json
+    rows = decode_npy(sample.members[WHISPER])[:, WHISPER_LAYER]
+    channels = decode_npy(sample.members["mouth.npy"])
+    return LipRecord(sample.key, fields["source_id"], channels, rows, fields["margin_frames"])
+
+
+def columns(probe: LipProbe | None, score: LipScore | None, frames: int) -> dict[str, float]:
+    """The score columns; NaN where nothing could be said."""
+    nothing = float("nan")
+    return {
+        "lip_confidence": score.confidence if score else nothing,
+        "lip_offset_frames": float(score.offset_frames) if score else nothing,
+        "lip_threshold": probe.threshold(frames) if probe else nothing,
+        "lip_window_confidence": score.window_confidence if score else nothing,
+        "lip_window_threshold": probe.threshold(WINDOW_FRAMES) if probe else nothing,
+        "lip_window_agreement": score.window_agreement if score else nothing,
+    }

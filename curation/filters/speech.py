@@ -1,0 +1,32 @@
+"""Drops a clip in which nobody speaks for too large a part (paper, appendix A: "background-only audio")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from curation.clip import KEEP, Clip, Verdict, drop
+from curation.filters.audible import CHUNK_S, QUIETEST_DB, loudness_db, spoken_s
+from curation.stage import Filter
+
+
+@dataclass(frozen=True)
+class Speech(Filter):
+    min_share: float = 0.3  # the single short commands of the GRID corpus have .39 to .58, continuous talk .75 and more
+    min_loudness_db: float = -55.0  # as in filters/audible
+
+    SCORES = {
+        "speech_share": "share of the clip in which somebody speaks",
+        "loudness_db": "95th percentile of the clip's 32 ms sound levels, dB below full scale",
+    }
+
+    def measure(self, clip: Clip) -> dict[str, float]:
+        if clip.source.audio is None:
+            return {"speech_share": 0.0, "loudness_db": QUIETEST_DB}
+        assert clip.voice is not None, "filters/speech needs steps/voice_activity and filters/audible before it"
+        voice = clip.voice[round(clip.start_s / CHUNK_S) : round(clip.end_s / CHUNK_S)]
+        share = min(1.0, spoken_s(voice) / (clip.end_s - clip.start_s))
+        return {"speech_share": share, "loudness_db": loudness_db(clip.audio())}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        if scores["loudness_db"] < self.min_loudness_db:
+            return drop("silent")
+        return KEEP if scores["speech_share"] >= self.min_share else drop("no_speech")

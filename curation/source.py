@@ -1,0 +1,237 @@
+"""One source video: who it is, and through the stages to its part (a tar of samples) and its rows.
+
+This is the unit of work, of commit and of failure. Whatever a video holds, it ends in rows: a file that cannot be
+used, or a stage that raises, becomes one row `error:...` over all of it.
+"""
+
+import hashlib
+import math
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.clip import KEPT, Clip, Source
+from curation.stage import Stage, Timer, run_stages
+from media.audio import SAMPLE_RATE
+from media.encode import encode_flac, encode_mp4
+from media.errors import MediaError
+from media.probe import FPS, Limits, Probe, probe
+from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
+from shards.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A file before any work on it: its bytes' hash and its header, or why it cannot be used."""
+
+    path: Path
+    source_id: str | None
+    bytes: int | None
+    mtime_ns: int | None
+    probe: Probe | None
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def frames(self) -> int:
+        return self.probe.frames if self.probe else 0
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What came of one source: rows for the manifests, and the clips that have a sample in its part."""
+
+    source: dict[str, Any]
+    clips: list[dict[str, Any]]
+    sampled: list[str]
+
+
+def identify(path: Path, limits: Limits) -> Identity:
+    """Hashes a file and reads its header."""
+    source_id, size, mtime_ns = None, None, None
+    try:
+        status = path.stat()
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+        header = probe(path, limits)
+        source_id = sha256(path)
+        return Identity(path, source_id, size, mtime_ns, header)
+    except MediaError as error:
+        reason, detail = error.reason, str(error)
+    except OSError as error:
+        reason, detail = "error:io", f"{path}: cannot be read ({error.strerror})"
+    except Exception as error:  # noqa: BLE001  one bad video never stops a run: it becomes a row
+        reason, detail = "error:exception", last_words(error)
+    if reason not in ("error:io", "error:limits") and source_id is None:
+        source_id = sha256(path)
+    return Identity(path, source_id, size, mtime_ns, None, reason, detail)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def part_path(output: Path, source_id: str) -> Path:
+    return output / "parts" / source_id[:2] / f"{source_id}.tar"
+
+
+def curate(
+    identity: Identity, stages: Sequence[Stage], output: Path, limits: Limits, recipe: str, score_only: bool = False
+) -> Curated:
+    """One source through the stages. Its part appears by one rename; its rows are returned for the ledger."""
+    if identity.probe is None or identity.source_id is None:
+        return failed(identity, identity.reason, identity.detail)
+    source = Source(identity.source_id, identity.path, identity.probe, limits)
+    timer = Timer()
+    part = part_path(output, identity.source_id)
+    part.unlink(missing_ok=True)  # what an interrupted run left
+    try:
+        rows, sampled = write_part(part, run_stages(whole(source), stages, timer, score_only), recipe)
+    except MediaError as error:
+        return failed(identity, error.reason, str(error))
+    except Exception as error:  # noqa: BLE001  one bad video never stops a run: it becomes a row
+        return failed(identity, "error:exception", last_words(error))
+    cpu_s = {f"cpu_s_{name}": seconds for name, seconds in timer.cpu_s.items()}
+    return Curated({**source_row(identity, rows), **cpu_s}, rows, sampled)
+
+
+def last_words(error: Exception) -> str:
+    """The end of an exception's traceback."""
+    return "".join(traceback.format_exception(error)[-3:]).strip()
+
+
+def whole(source: Source) -> Clip:
+    return Clip(source, 0, source.probe.frames)
+
+
+def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Writes the samples as the clips come, one at a time in memory; the rows of all, and the keys that have one."""
+    rows, sampled, writer = [], [], None
+    with ExitStack() as stack:
+        for clip in clips:
+            rows.append(clip_row(clip))
+            if clip.frames is None or not (clip.verdict.keep or clip.collected):
+                continue  # dropped, and no corpus filter wants to look at it
+            if writer is None:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                writer = stack.enter_context(ShardWriter(part))
+            writer.write(sample_of(clip, recipe))
+            sampled.append(clip.key)
+    return rows, sampled
+
+
+def sample_of(clip: Clip, recipe: str) -> Sample:
+    """The record of a clip, plus what corpus filters collected; sound and features still have their margin."""
+    assert clip.frames is not None and clip.crop_boxes is not None
+    members = {
+        VIDEO: encode_mp4(clip.frames),
+        AUDIO: encode_flac(clip.audio(clip.margin_frames)),
+        BOXES: encode_npy(clip.crop_boxes),
+        JSON: encode_json(sample_json(clip, recipe)),
+    }
+    if clip.landmarks is not None:
+        members[LANDMARKS] = encode_npy(clip.landmarks)
+    if clip.whisper is not None:
+        members[WHISPER] = encode_npy(clip.whisper)
+    members |= {f"{name}.npy": encode_npy(array) for name, array in clip.collected.items()}
+    return Sample(clip.key, members)
+
+
+def sample_json(clip: Clip, recipe: str) -> dict[str, Any]:
+    header = clip.source.probe
+    assert clip.frames is not None
+    return {
+        "source_id": clip.source.id,
+        "source": clip.source.path.name.encode("utf-8", "backslashreplace").decode(),
+        "source_width": header.width,
+        "source_height": header.height,
+        "source_fps": header.fps,
+        "start_frame": clip.start_frame,
+        "end_frame": clip.end_frame,
+        "frames": len(clip),
+        "start_s": clip.start_s,
+        "end_s": clip.end_s,
+        "fps": FPS,
+        "size": clip.frames.shape[1],
+        "sample_rate": SAMPLE_RATE,
+        "audio_shift_frames": clip.audio_shift_frames,
+        "margin_frames": clip.margin_frames,
+        "recipe": recipe,
+        "scores": finite(scores_of(clip)),
+    }
+
+
+def scores_of(clip: Clip) -> dict[str, float]:
+    return {**clip.scores, **(clip.track.scores() if clip.track is not None else {})}
+
+
+def finite(scores: dict[str, float]) -> dict[str, float | None]:
+    """Scores as JSON can hold them: None for a number that could not be measured."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def clip_row(clip: Clip) -> dict[str, Any]:
+    verdict = clip.verdict
+    return {
+        "key": clip.key,
+        "source_id": clip.source.id,
+        "source": str(clip.source.path),
+        "start_frame": clip.start_frame,
+        "end_frame": clip.end_frame,
+        "kept": verdict.keep,
+        "reason": verdict.reason,
+        "stage": verdict.stage or None,
+        "detail": verdict.detail or None,
+        "audio_shift_frames": clip.audio_shift_frames,
+        **scores_of(clip),
+    }
+
+
+def failed(identity: Identity, reason: str, detail: str) -> Curated:
+    """One row over a source that could not be curated."""
+    name = identity.source_id or hashlib.sha256(str(identity.path).encode("utf-8", "surrogateescape")).hexdigest()
+    end = identity.frames
+    row = {
+        "key": f"{name[:16]}-{0:08d}-{end * 1000 // FPS:08d}",
+        "source_id": identity.source_id,
+        "source": str(identity.path),
+        "start_frame": 0,
+        "end_frame": end,
+        "kept": False,
+        "reason": reason,
+        "stage": None,
+        "detail": detail,
+    }
+    return Curated(source_row(identity, [row]), [row], [])
+
+
+def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of sources.parquet that follows from a file's header and its clips."""
+    frames: Counter[str] = Counter()
+    for clip in clips:
+        frames[clip["reason"]] += clip["end_frame"] - clip["start_frame"]
+    reason = KEPT if KEPT in frames else max(sorted(frames), key=lambda name: frames[name])
+    status = KEPT if reason == KEPT else "error" if reason.startswith("error:") else "dropped"
+    header = asdict(identity.probe) if identity.probe else {}
+    return {
+        "source_id": identity.source_id,
+        "path": str(identity.path),
+        "bytes": identity.bytes,
+        "status": status,
+        "reason": reason,
+        "frames": max((clip["end_frame"] for clip in clips), default=0) or None,
+        "detail": next((clip["detail"] for clip in clips if clip.get("detail")), None),
+        **{("start_offset_s" if name == "first_pts_s" else name): value for name, value in header.items()},
+        "hdr": None if identity.probe is None else identity.probe.hdr is not None,
+    }
+
+
+def duplicate(identity: Identity, original: Path) -> Curated:
+    """One row for a file with the same bytes as another, which is curated instead."""
+    curated = failed(identity, "duplicate", f"same bytes as {original}")
+    curated.source.update(status="duplicate", duplicate_of=str(original))
+    return curated

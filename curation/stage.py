@@ -1,0 +1,224 @@
+"""What a stage is, how a profile's list becomes stages, and how a clip runs through them.
+
+A stage is a frozen dataclass in a file of its own: the fields are its settings. `filters/niqe` in `pipelines.yaml`
+is `curation/filters/niqe.py`. Three kinds exist: a Step turns a clip into some clips, a Filter measures and decides,
+a Scan is a Step that looks at every scaled frame; neighbouring Scans share one decode.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from curation.clip import Clip, Verdict
+from media.errors import MediaError
+from media.frames import scan
+from pipelines import stage_class
+from shards.sample import Sample
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Common to all kinds. SCORES and REASONS document what a stage may write into the manifest.
+
+    Reasons that need no network's name (`short`, `no_face`, ...) stand in `manifests/schema.py`.
+    """
+
+    SCORES: ClassVar[Mapping[str, str]] = {}
+    REASONS: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def name(self) -> str:
+        """`filters/niqe` for a class in `curation/filters/niqe.py`."""
+        return "/".join(type(self).__module__.split(".")[-2:])
+
+    def __call__(self, clip: Clip) -> Iterable[Clip]:
+        """The clips that this one becomes. Together they cover it: what is not kept is returned as dropped."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Loads the stage's network now; without this it is loaded when first needed."""
+        getattr(self, "model", None)
+
+    def on(self, device: str) -> Self:
+        """The stage with its network on `device`, if it has one that can be there."""
+        has_device = any(field.name == "device" for field in fields(self))
+        return replace(self, device=device) if has_device else self
+
+
+@dataclass(frozen=True)
+class Step(Stage):
+    """Turns a clip into some clips, or attaches something to it."""
+
+
+@dataclass(frozen=True)
+class Filter(Stage):
+    """Measures a clip, then decides on the numbers alone."""
+
+    def measure(self, clip: Clip) -> dict[str, float]:
+        """The numbers that the decision rests on; keys as in SCORES."""
+        raise NotImplementedError
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        """Keep or drop, from the numbers alone (the clip's own, and `duration_s`)."""
+        raise NotImplementedError
+
+    def __call__(self, clip: Clip) -> Iterable[Clip]:
+        clip = clip.measured(self.measure(clip))
+        verdict = self.decide({**clip.scores, "duration_s": clip.end_s - clip.start_s})
+        yield clip if verdict.keep else replace(clip, verdict=verdict)
+
+
+@dataclass(frozen=True)
+class Scan(Step):
+    """A step over the scaled frames of a whole source."""
+
+    @property
+    def look_px(self) -> int:
+        """Pixels that it needs on the longer side of a frame; neighbours get the largest of their wishes."""
+        raise NotImplementedError
+
+    def watch(self, clip: Clip) -> "Watcher":
+        """What collects from the frames of this clip, one at a time."""
+        raise NotImplementedError
+
+    def __call__(self, clip: Clip) -> Iterable[Clip]:
+        return scan_together(clip, [self])
+
+
+class Watcher:
+    def see(self, i: int, picture: np.ndarray, repeated: bool) -> None:
+        """Grid frame i, [h, w, 3] uint8 RGB; `repeated` if it is the same picture as the one before."""
+        raise NotImplementedError
+
+    def finish(self, clip: Clip) -> Clip:
+        """The clip with what was collected; its end is now the last frame that the file really holds."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CorpusFilter(Filter):
+    """A filter that needs all clips. With a source it only collects; `curation/corpus.py` does the rest after the last.
+
+    What `measure_all` gives may depend on the set of clips only, never on their order.
+    """
+
+    def collect(self, clip: Clip) -> dict[str, np.ndarray]:
+        """Small arrays of this clip, kept in its part: name -> array."""
+        raise NotImplementedError
+
+    def measure_all(
+        self, samples: Callable[[], Iterator[Sample]], output: Path, fitted: bool
+    ) -> dict[str, dict[str, float]]:
+        """key -> scores for every sample; `samples` may be called again and again.
+
+        What is fitted is saved in `output`; `fitted` says that it was, by an earlier run, and is to be used.
+        """
+        raise NotImplementedError
+
+    def undecided(self, scores: Mapping[str, float]) -> bool:
+        """Whether more clips, later, might give a dropped clip another verdict."""
+        return False
+
+    def shift_frames(self, scores: Mapping[str, float]) -> int:
+        """Frames by which a kept clip's sound is moved, at most the profile's margin."""
+        return 0
+
+    def __call__(self, clip: Clip) -> Iterable[Clip]:
+        yield replace(clip, collected={**clip.collected, **self.collect(clip)})
+
+
+def build_stages(stages: Iterable[tuple[str, Mapping[str, Any]]], device: str = "cpu") -> list[Stage]:
+    """Stages from (name, settings) pairs that `pipelines` has checked; `device` is where their networks run."""
+    return [stage_class(name)(**settings).on(device) for name, settings in stages]
+
+
+def documented(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:
+    """The scores and the reasons that these stages may write, with their meanings."""
+    scores: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for stage in stages:
+        scores |= stage.SCORES
+        reasons |= stage.REASONS
+    return scores, reasons
+
+
+class Timer:
+    """CPU seconds of this process by stage, without the time that a stage waits for the ones behind it."""
+
+    def __init__(self) -> None:
+        self.cpu_s: dict[str, float] = {}
+
+    def run(self, name: str, clips: Callable[[], Iterable[Clip]]) -> Iterator[Clip]:
+        began = time.process_time()
+        iterator = iter(clips())
+        while True:
+            clip = next(iterator, None)
+            self.cpu_s[name] = self.cpu_s.get(name, 0.0) + time.process_time() - began
+            if clip is None:
+                return
+            yield clip
+            began = time.process_time()
+
+
+def run_stages(clip: Clip, stages: Sequence[Stage], timer: Timer, score_only: bool = False) -> Iterator[Clip]:
+    """Every clip that the stages make of this one, dropped ones included, in order of time.
+
+    Depth first: one clip reaches the end before the next is cut out, so that memory holds the frames of one clip.
+    A dropped clip skips the stages left, unless `score_only` asks for every number that can be measured; its verdict
+    is then that of the first stage that dropped it.
+    """
+    if not stages:
+        yield clip
+        return
+    together = leading_scans(stages)
+    stage, rest = stages[0], stages[max(1, len(together)) :]
+    made = (lambda: scan_together(clip, together)) if together else (lambda: stage(clip))
+    name = "_".join(each.name.split("/")[1] for each in (together or [stage]))
+    for out in timer.run(name, made):
+        decided_here = not out.verdict.keep and out.verdict is not clip.verdict
+        if not clip.verdict.keep:  # only when scoring: the first verdict stands
+            out = replace(out, verdict=clip.verdict)
+        elif decided_here:
+            out = replace(out, verdict=replace(out.verdict, stage=stage.name))
+        remainder = decided_here and isinstance(stage, Step)
+        if out.verdict.keep or (score_only and not remainder):
+            yield from run_stages(out, rest, timer, score_only)
+        else:
+            yield out
+
+
+def leading_scans(stages: Sequence[Stage]) -> list[Scan]:
+    """The scans at the head of the list, which share a decode."""
+    scans = []
+    for stage in stages:
+        if not isinstance(stage, Scan):
+            break
+        scans.append(stage)
+    return scans
+
+
+def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
+    """The whole source through several scans with one decode; a file that ends early leaves a dropped remainder."""
+    assert clip.start_frame == 0, "a scan looks at a whole source: it belongs before the steps that cut"
+    source, watchers, last, end = clip.source, [step.watch(clip) for step in scans], None, 0
+    for i, picture in scan(source.path, source.probe, max(step.look_px for step in scans), limits=source.limits):
+        for watcher in watchers:
+            watcher.see(i, picture, picture is last)
+        last, end = picture, i + 1
+    if last is None:
+        raise MediaError("error:decode", f"{source.path}: no frame of the video stream can be decoded")
+    seen = replace(clip, end_frame=end)
+    for watcher in watchers:
+        seen = watcher.finish(seen)
+    yield seen
+    missing = clip.end_frame - end
+    if missing > END_TOLERANCE_FRAMES:
+        rest = replace(clip, start_frame=end)
+        yield rest.dropped("error:decode", f"the file promises {missing} more frames than can be decoded")
+
+
+END_TOLERANCE_FRAMES = 2  # headers round durations up

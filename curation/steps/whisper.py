@@ -1,0 +1,44 @@
+"""Whisper encoder features of the clip, cut from the features of its whole track (paper, section 3.4).
+
+All layers, float16, 50 rows a second: rows 2t and 2t+1 cover the same 40 ms as frame t. Comes after
+`steps/align_audio`, because the rows move with the sound.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import weights
+from curation.clip import Clip
+from curation.stage import Step
+
+if TYPE_CHECKING:
+    from models.whisper_features import WhisperFeatures
+
+ROWS_PER_FRAME = 2
+
+
+@dataclass(frozen=True)
+class Whisper(Step):
+    weights: str = "whisper_tiny_en"
+    device: str = "cpu"
+    margin_frames: int = 0  # rows kept on both sides of the clip, for a corpus filter that shifts the sound later
+
+    @cached_property
+    def model(self) -> "WhisperFeatures":
+        from models.whisper_features import WhisperFeatures
+
+        return WhisperFeatures(weights.require(self.weights)[self.weights], self.device)
+
+    def __call__(self, clip: Clip) -> Iterable[Clip]:
+        if clip.source.audio is None:  # already dropped, and only looked at for its other scores
+            yield clip
+            return
+        first = ROWS_PER_FRAME * (clip.start_frame + clip.audio_shift_frames - self.margin_frames)
+        last = ROWS_PER_FRAME * (clip.end_frame + clip.audio_shift_frames + self.margin_frames)
+        rows = self.model.rows(clip.source.audio, max(first, 0), last)
+        before = np.zeros((max(-first, 0), *rows.shape[1:]), rows.dtype)  # paper, section 3.4: zeros at the boundary
+        yield replace(clip, whisper=np.concatenate([before, rows]), margin_frames=self.margin_frames)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from curation.clip import KEEP
+from curation.filters.audible import CHUNK_S, Audible, loudness_db, spoken_s
+from tests.clips import clip_of
+from tests.videos import tone
+
+LOUD = tone(4, rate=16000)[0]
+
+
+def voice(seconds: float) -> np.ndarray:
+    """Activity over 4 s, of which so many are speech."""
+    chunks = np.arange(125)
+    return np.where(chunks < round(seconds / CHUNK_S), 0.9, 0.1).astype(np.float32)
+
+
+def reason(audio: np.ndarray | None, spoken: np.ndarray | None) -> str:
+    (clip,) = Audible()(clip_of(100, audio, voice=spoken))
+    return clip.verdict.reason
+
+
+def test_speech_is_kept() -> None:
+    (clip,) = Audible()(clip_of(100, LOUD, voice=voice(3)))
+    assert clip.verdict == KEEP
+    assert clip.scores["source_speech_s"] == pytest.approx(3, abs=CHUNK_S)
+
+
+def test_no_track_silence_and_no_speech_are_told_apart() -> None:
+    assert reason(None, None) == "no_audio"
+    assert reason(np.zeros(64000, np.float32), voice(0)) == "silent"
+    assert reason(LOUD, voice(0)) == "no_speech"
+
+
+@pytest.mark.parametrize(
+    ("loudness_db", "speech_s", "share", "reason"),
+    [
+        (-55.0, 3.0, 0.01, "kept"),  # enough of it, in however long a video
+        (-55.0, 1.0, 0.3, "kept"),  # or enough of a short one
+        (-55.0, 2.99, 0.299, "no_speech"),
+        (-55.1, 3.0, 1.0, "silent"),
+    ],
+)
+def test_the_threshold_itself_is_kept(loudness_db: float, speech_s: float, share: float, reason: str) -> None:
+    scores = {"source_loudness_db": loudness_db, "source_speech_s": speech_s, "source_speech_share": share}
+    assert Audible(min_loudness_db=-55, min_speech_s=3.0, min_share=0.3).decide(scores).reason == reason
+
+
+def test_loudness_of_a_sine_is_its_level() -> None:
+    """A quarter of full scale is -12.04 dB, its effective value 3.01 dB less."""
+    assert loudness_db(LOUD) == pytest.approx(-15.05, abs=0.1)
+
+
+def test_a_click_does_not_make_silence_audible_and_a_pause_does_not_silence_speech() -> None:
+    silence = np.zeros(64000, np.float32)
+    silence[1000:1100] = 1.0
+    assert loudness_db(silence) < -100
+    mostly_pause = np.concatenate([LOUD[:8000], np.zeros(56000, np.float32)])
+    assert loudness_db(mostly_pause) == pytest.approx(-15.05, abs=0.2)
+
+
+def test_no_sound_at_all_is_the_quietest_level() -> None:
+    assert loudness_db(np.zeros(100, np.float32)) == loudness_db(np.zeros(0, np.float32)) == -120
+
+
+def test_half_is_not_yet_speech() -> None:
+    assert spoken_s(np.array([0.5, 0.51, 0.9])) == pytest.approx(2 * CHUNK_S)

@@ -1,0 +1,79 @@
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import weights
+from curation.stage import Watcher
+from curation.steps.faces import Faces, face_track
+from tests.clips import clip_of
+
+
+class Bright:
+    """A detector that finds one box, as wide as the picture's first pixel is bright, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def detect(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
+        self.batches.append(len(pictures))
+        widths = [float(picture[0, 0, 0]) for picture in pictures]
+        return [np.array([[10, 20, 10 + w, 60, 0.9]] if w else np.zeros((0, 5)), np.float32) for w in widths]
+
+
+def watcher(batch: int) -> tuple[Watcher, Bright]:
+    step, detector = Faces(batch=batch), Bright()
+    step.__dict__["model"] = detector
+    return step.watch(clip_of(7)), detector
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 16])
+def test_boxes_come_back_in_order_in_source_pixels_whatever_the_batch(batch: int) -> None:
+    looking, detector = watcher(batch)
+    pictures = [np.full((180, 320, 3), w, np.uint8) for w in (30, 0, 50, 60, 70)]
+    shown = [0, 1, 1, 2, 3, 3, 4]  # some are held for two grid frames
+    for i, k in enumerate(shown):
+        looking.see(i, pictures[k], repeated=i > 0 and shown[i - 1] == k)
+    track = looking.finish(clip_of(7)).track
+    assert track is not None
+    assert (track.boxes[:, 2] - track.boxes[:, 0]).tolist() == [60, 0, 0, 100, 120, 120, 140]  # 640 over 320
+    assert track.boxes[0].tolist() == [20, 40, 80, 120]
+    assert track.found.tolist() == [True, False, False, True, True, True, True]
+    assert sum(detector.batches) == 5 and max(detector.batches) <= batch
+
+
+def test_the_largest_face_is_tracked_and_the_second_is_measured() -> None:
+    two = np.array([[0, 0, 50, 80, 0.7], [100, 100, 140, 130, 0.9]], np.float32)
+    track = face_track([two, two[:1], two[:0]])
+    assert track.boxes.tolist() == [[0, 0, 50, 80], [0, 0, 50, 80], [0, 0, 0, 0]]
+    assert track.score.tolist() == pytest.approx([0.7, 0.7, 0])
+    assert track.found.tolist() == [True, True, False]
+    assert track.count.tolist() == [2, 1, 0]
+    assert track.second.tolist() == [30, 0, 0]
+
+
+def test_crowds_do_not_overflow() -> None:
+    crowd = np.tile(np.array([0, 0, 5, 5, 0.5], np.float32), (300, 1))
+    assert face_track([crowd]).count.tolist() == [255]
+
+
+def test_no_frames_are_an_empty_track() -> None:
+    assert len(face_track([])) == 0
+
+
+def test_a_real_face_is_found_in_source_pixels() -> None:
+    if weights.find("yolov8n_face") is None:
+        pytest.skip("python weights.py fetch yolov8n_face")
+    package = find_spec("ultralytics")
+    assert package is not None and package.origin is not None
+    photograph = cv2.imread(str(Path(package.origin).with_name("assets") / "zidane.jpg"))
+    assert photograph is not None
+    scaled = cv2.resize(photograph[..., ::-1], (320, 180), interpolation=cv2.INTER_AREA)  # of a source of 640 x 360
+    looking = Faces(size=320).watch(clip_of(1))
+    looking.see(0, scaled, repeated=False)
+    track = looking.finish(clip_of(1)).track
+    assert track is not None
+    np.testing.assert_allclose(track.boxes[0], np.array([913, 97, 1055, 278]) / 2, atol=8)
+    assert track.count[0] == 2

@@ -1,0 +1,186 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import curation.ledger
+import pipelines
+from curation.ledger import Ledger, LedgerError, code_sha256, differences, recipe_of
+from curation.source import Curated, Identity
+
+RECIPE: dict[str, Any] = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 9.0}}]}, "hash": "aaa"}
+
+
+def finish(ledger: Ledger, path: Path, reason: str = "kept") -> Curated:
+    """Adds a source that was just curated."""
+    status = path.stat()
+    identity = Identity(path, "ab" * 32, status.st_size, status.st_mtime_ns, None)
+    clip = {"key": "k", "start_frame": 0, "end_frame": 50, "reason": reason, "niqe": 1 / 3, "blur": float("nan")}
+    curated = Curated({"path": str(path), "reason": reason}, [clip], ["k"])
+    ledger.add(identity, curated)
+    return curated
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "anna.mp4"
+    path.write_bytes(b"film")
+    return path
+
+
+def test_what_was_flushed_is_there_again_exactly(tmp_path: Path, video: Path) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    curated = finish(ledger, video)
+    ledger.flush()
+    again = Ledger(tmp_path / "out", RECIPE)
+    assert again.finished(video)
+    identity, found = again.done[str(video)]
+    assert (found.source, found.sampled) == (curated.source, curated.sampled)
+    assert repr(sorted(found.clips[0].items())) == repr(sorted(curated.clips[0].items()))
+    assert (identity.path, identity.bytes, identity.source_id) == (video, 4, "ab" * 32)
+
+
+def test_what_was_not_flushed_is_done_again(tmp_path: Path, video: Path) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video)
+    assert ledger.finished(video)
+    assert not Ledger(tmp_path / "out", RECIPE).finished(video)
+
+
+def test_a_changed_file_is_curated_again_and_the_later_rows_count(tmp_path: Path, video: Path) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video, "short")
+    ledger.flush()
+    video.write_bytes(b"longer film")
+    again = Ledger(tmp_path / "out", RECIPE)
+    assert not again.finished(video)
+    finish(again, video, "kept")
+    again.flush()
+    last = Ledger(tmp_path / "out", RECIPE)
+    assert last.finished(video)
+    assert last.done[str(video)][1].source["reason"] == "kept"
+
+
+def test_a_file_of_equal_size_and_another_time_has_changed(tmp_path: Path, video: Path) -> None:
+    import os
+
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video)
+    os.utime(video, ns=(0, 12345))
+    assert not ledger.finished(video)
+
+
+def test_a_finished_file_that_is_gone_stays_finished_and_a_missing_one_that_comes_is_curated(
+    tmp_path: Path, video: Path
+) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video)
+    gone = tmp_path / "berta.mp4"
+    ledger.add(Identity(gone, None, None, None, None, "error:io", "gone"), Curated({"path": str(gone)}, [], []))
+    ledger.flush()
+    again = Ledger(tmp_path / "out", RECIPE)
+    assert again.finished(gone)
+    video.rename(gone)
+    assert again.finished(video)
+    assert not again.finished(gone)
+
+
+def test_segments_never_change_and_never_overwrite_one_another(tmp_path: Path) -> None:
+    contents: dict[str, bytes] = {}
+    for i in range(3):
+        ledger = Ledger(tmp_path / "out", RECIPE)
+        path = tmp_path / f"{i}.mp4"
+        path.touch()
+        finish(ledger, path)
+        ledger.flush()
+        ledger.flush()
+        found = {file.name: file.read_bytes() for file in sorted(ledger.folder.iterdir())}
+        assert contents.items() <= found.items()
+        contents = found
+    assert list(contents) == ["000000.parquet", "000001.parquet", "000002.parquet"]
+    (tmp_path / "out/ledger/000001.parquet").unlink()
+    assert Ledger(tmp_path / "out", RECIPE).next_segment == 3
+
+
+def test_many_sources_are_flushed_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation.ledger, "SEGMENT_SOURCES", 2)
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    for i in range(5):
+        path = tmp_path / f"{i}.mp4"
+        path.touch()
+        finish(ledger, path)
+    assert len(Ledger(tmp_path / "out", RECIPE).done) == 4
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+    from shards.whole_file import TEMPORARY_PREFIX
+
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    (ledger.folder / f"{TEMPORARY_PREFIX}000000.parquet-1234").write_bytes(b"half")
+    Ledger(tmp_path / "out", RECIPE)
+    assert list(ledger.folder.iterdir()) == []
+
+
+def test_names_that_are_not_utf8_are_kept_apart(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    paths = [tmp_path / "\udce9.mp4", tmp_path / "\udce8.mp4"]
+    for path in paths:
+        path.touch()
+        finish(ledger, path)
+    ledger.flush()
+    again = Ledger(tmp_path / "out", RECIPE)
+    assert [again.finished(path) for path in paths] == [True, True] and len(again.done) == 2
+
+
+def test_another_recipe_is_refused_with_what_differs(tmp_path: Path) -> None:
+    Ledger(tmp_path, RECIPE)
+    other = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 7.5}}]}, "hash": "bbb"}
+    with pytest.raises(LedgerError) as caught:
+        Ledger(tmp_path, other)
+    text = str(caught.value)
+    assert "profile.stages.0.filters/niqe.max_niqe: 9.0 -> 7.5" in text
+    assert "hash:" not in text and "another --output" in text
+    assert Ledger(tmp_path, RECIPE).done == {}
+
+
+def test_differences_name_what_came_and_what_went() -> None:
+    assert list(differences({"a": 1, "b": [1, 2]}, {"b": [1, 3], "c": {"d": 4}})) == [
+        "a: 1 -> None",
+        "b.1: 2 -> 3",
+        "c: None -> {'d': 4}",
+    ]
+    assert list(differences({"a": [1]}, {"a": [1]})) == []
+
+
+def test_a_recipe_hash_follows_settings_scoring_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation.ledger.weights, "sha256_of", lambda name: name * 2)
+    plain, changed = pipelines.load("embedded"), pipelines.load("embedded", ["filters/niqe.max_niqe=7.5"])
+    hashes = [recipe_of(plain, False)["hash"], recipe_of(changed, False)["hash"], recipe_of(plain, True)["hash"]]
+    assert recipe_of(plain, False)["hash"] == hashes[0]
+    monkeypatch.setattr(curation.ledger, "code_sha256", lambda: "other code")
+    hashes.append(recipe_of(plain, False)["hash"])
+    assert len(set(hashes)) == 4
+
+
+def test_the_code_hash_sees_every_room_that_makes_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in ("curation", "media", "models", "shards", "training"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "a.py").write_text("1")
+    monkeypatch.setattr(pipelines, "ROOT", tmp_path)
+    before = code_sha256()
+    (tmp_path / "training/a.py").write_text("2")
+    assert code_sha256() == before
+    for room in ("curation", "media", "models", "shards"):
+        (tmp_path / room / "a.py").write_text("2")
+        assert code_sha256() != before
+        before = code_sha256()
+
+
+def test_settled_scores_of_corpus_filters_stay(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, RECIPE)
+    assert ledger.scores("filters/lip_audio") == {}
+    ledger.settle("filters/lip_audio", {"a": {"lip_confidence": 0.5}})
+    ledger.settle("filters/lip_audio", {"b": {"lip_confidence": 0.25}})
+    again = Ledger(tmp_path, RECIPE)
+    assert again.scores("filters/lip_audio") == {"a": {"lip_confidence": 0.5}, "b": {"lip_confidence": 0.25}}
+    assert again.done == {}

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from curation.videos import VideoListError, list_videos
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.mp4", "a.MOV", "deep/er/c.mkv", "notes.txt", "deep/d.jpg", ".hidden.mp4", ".git/e.mp4"):
+        path = tmp_path / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "raw"
+
+
+def test_a_folder_gives_the_videos_below_it_sorted_and_counts_the_rest(folder: Path) -> None:
+    videos, ignored = list_videos([folder])
+    assert videos == [folder / "a.MOV", folder / "b.mp4", folder / "deep/er/c.mkv"]
+    assert ignored == {".txt": 1, ".jpg": 1}
+
+
+def test_what_is_given_twice_is_taken_once(folder: Path) -> None:
+    assert list_videos([folder, folder / "b.mp4", folder / "deep"])[0] == list_videos([folder])[0]
+
+
+def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
+    assert list_videos([folder / "deep/d.jpg"]) == ([folder / "deep/d.jpg"], {})
+
+
+def test_paths_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert list_videos([Path("b.mp4")])[0] == list_videos([Path("../raw/b.mp4").resolve()])[0]
+
+
+def test_lists_of_all_kinds_name_files_beside_them(folder: Path) -> None:
+    names = ["b.mp4", "gone.mp4", str(folder / "a.MOV")]
+    wanted = sorted([folder / "b.mp4", folder / "gone.mp4", folder / "a.MOV"])
+    (folder / "list.txt").write_text("\ufeff" + "\r\n".join([*names, "", "  "]), encoding="utf-8")
+    pd.DataFrame({"id": [1, 2, 3], "path": names}).to_csv(folder / "list.csv", index=False)
+    pd.DataFrame({"anything": names}).to_parquet(folder / "list.parquet")
+    for suffix in ("txt", "csv", "parquet"):
+        assert list_videos([folder / f"list.{suffix}"])[0] == wanted, suffix
+
+
+def test_names_that_pandas_would_read_as_something_else_stay_names(folder: Path) -> None:
+    (folder / "list.csv").write_text("path\n007\nNA\nNone\n\n1e5\n")
+    assert [path.name for path in list_videos([folder / "list.csv"])[0]] == ["007", "1e5", "NA", "None"]
+
+
+def test_names_need_not_be_utf8(folder: Path) -> None:
+    (folder / "list.txt").write_bytes(b"caf\xe9.mp4\n")
+    assert list_videos([folder / "list.txt"])[0] == [folder / "caf\udce9.mp4"]
+
+
+def test_a_table_without_the_column_is_refused(folder: Path) -> None:
+    pd.DataFrame({"video": ["a"], "label": ["b"]}).to_csv(folder / "list.csv", index=False)
+    with pytest.raises(VideoListError, match="needs a column 'path'; it has video, label"):
+        list_videos([folder / "list.csv"])
+
+
+def test_what_does_not_exist_and_folders_without_a_video_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VideoListError, match=r"nowhere: does not exist"):
+        list_videos([tmp_path / "nowhere"])
+    with pytest.raises(VideoListError, match=r"no video below .*\.mp4"):
+        list_videos([tmp_path])
+
+
+def test_links_are_followed_but_not_in_a_circle(folder: Path, tmp_path: Path) -> None:
+    (folder / "deep" / "up").symlink_to(folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "z.mp4").touch()
+    (folder / "linked").symlink_to(tmp_path / "other")
+    names = [str(path.relative_to(folder)) for path in list_videos([folder])[0]]
+    assert names == ["a.MOV", "b.mp4", "deep/er/c.mkv", "linked/z.mp4"]
