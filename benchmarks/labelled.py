@@ -1,0 +1,71 @@
+"""What a curation made of labelled clips: class against reason, and the shares that the labels allow to judge.
+
+    python curation/run.py --profile embedded --videos CLIPS --output OUT
+    python benchmarks/labelled.py --clips CLIPS --output OUT
+
+`CLIPS/labels.csv` has the columns file, class, sync, audio and face_w_x_h_px.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from manifests.reader import read_clips
+
+UNHEARD = {"none": "no_audio", "silent": "silent", "non_speech": "no_speech", "unreadable": "error:probe"}
+SYNC_STAGE = "filters/lip_audio"
+MIN_FACE_PX = 228
+
+
+def labelled(clips: Path, output: Path) -> pd.DataFrame:
+    """One row per clip of the manifest, with the labels of its file beside it."""
+    labels = pd.read_csv(clips / "labels.csv")
+    rows = read_clips(output)
+    rows["file"] = rows["source"].str.rsplit("/", n=1).str[-1]
+    joined = rows.merge(labels, on="file", how="outer", indicator=True)
+    lost = joined[joined["_merge"] != "both"]
+    assert lost.empty, f"not accounted for: {lost['file'].tolist()}"
+    width = joined["face_w_x_h_px"].str.extract(r"(\d+)x")[0].astype(float)
+    return joined.assign(large=width >= MIN_FACE_PX)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    rows = labelled(options.clips, options.output)
+    pd.set_option("display.width", 250, "display.max_columns", 30, "display.max_rows", 200)
+
+    print("seconds by class and reason")
+    table = rows.pivot_table("duration_s", ["class", "sync"], "reason", "sum", observed=True).fillna(0).round(1)
+    print(table.to_string(), "\n")
+
+    print("files without audible speech, by label: reason")
+    for label, reason in UNHEARD.items():
+        files = rows[rows["audio"] == label]
+        kept = files[files["kept"]]["file"].tolist()
+        others = files[files["reason"] != reason][["file", "reason"]].drop_duplicates().to_records(index=False).tolist()
+        print(f"  {label}: {files['file'].nunique()} files, kept {kept}, another reason than {reason}: {others}")
+
+    real = rows[(rows["class"] == "real") & (rows["sync"] == "in_sync") & rows["large"]]
+    before = real[real["kept"] | (real["stage"] == SYNC_STAGE)]["file"].unique()
+    missing = sorted(set(real["file"]) - set(before))
+    print(f"\nin-sync real files with a face of {MIN_FACE_PX} px and more: {real['file'].nunique()}, ", end="")
+    print(f"kept before the sync filter: {len(before)}; not: {missing}")
+
+    print("\nsync filter, files by label: kept, then dropped by reason")
+    judged = rows[rows["kept"] | (rows["stage"] == SYNC_STAGE)]
+    print(judged.pivot_table("file", "sync", "reason", "nunique", observed=True).fillna(0).astype(int).to_string())
+    columns = ["file", "start_s", "duration_s", "reason", "lip_confidence", "lip_threshold", "lip_offset_frames"]
+    dropped = judged[~judged["kept"].astype(bool)]
+    print(dropped[columns].round(2).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
