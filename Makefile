@@ -5,26 +5,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTPUT := demo/output
-export CUDA_VISIBLE_DEVICES ?=
+# What draws and speaks the demo's talkers, beside the profile's own networks.
+TALKERS := random_face_mapping_xml random_face_mapping_bin random_face_synthesis_xml random_face_synthesis_bin \
+	piper_joe_voice piper_joe_voice_json
 
 .PHONY: demo test check fix clean
 
+# Several packages bring a flavour of OpenCV each, all into one folder; the last wins, and only this one needs no libGL.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt ".[train,demo,dev]"
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python weights.py fetch --profile embedded
+	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
 	$(BIN)/python -m demo.corpus --output $(OUTPUT)/videos
 	$(BIN)/python curation/run.py --profile embedded --videos $(OUTPUT)/videos --output $(OUTPUT)/curated
-	$(BIN)/python -m manifests.summary $(OUTPUT)/curated
-	$(BIN)/python -c "import pandas; print(pandas.read_parquet('$(OUTPUT)/curated/manifests/clips.parquet').head())"
+	$(BIN)/python -c "import pandas; print(pandas.read_parquet('$(OUTPUT)/curated/manifests/clips.parquet').head().T.to_string())"
 
 test: $(READY)
-	$(BIN)/python weights.py fetch --profile embedded
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -82,7 +82,7 @@ CLIPS = (
     Column("stage", "category", "", "stage that dropped the clip; missing if kept", optional=True),
     Column("detail", "str", "", "more about the reason, such as the last line of an exception", optional=True),
     Column("shard", "str", "", "tar in shards/ with the sample; missing if dropped or not packed", optional=True),
-    Column("audio_shift_frames", "Int64", "frames", "sound taken this much later in its track, to bring its offset to 0", optional=True),
+    Column("audio_shift_frames", "Int64", "frames", "sound taken this much later, to offset 0", optional=True),
 )
 
 SOURCES = (

@@ -28,7 +28,7 @@ class ShardWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        from webdataset.writer import TarWriter  # noqa: PLC0415
+        from webdataset.writer import TarWriter
 
         file = self._stack.enter_context(whole_file(self.path))
         self._tar = TarWriter(file, user="", group="", mode=0o644, encoder=False, mtime=0)
