@@ -17,7 +17,7 @@ from media.probe import FPS
 
 # GOP 16 and no B-frames: a random 16-frame window decodes at most 32 frames. `fastdecode` trades 4 % of size for a
 # third of the decoding time (measured: 10.4 -> 6.7 ms per random window). subme 4 instead of veryfast's 2: below it
-# PyAV 18.1's x264 gives other bytes now and then (twice in some 500 encodes; with 4 never in 570); 20 % slower, 3 % smaller.
+# PyAV 18.1's x264 gives other bytes now and then (twice in some 500 encodes, with 4 never); 20 % slower, 3 % smaller.
 X264_OPTIONS = {
     "preset": "veryfast",
     "tune": "fastdecode",

@@ -102,6 +102,8 @@ def describe(error: Exception) -> str:
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The video stream that a player would show, set to decode on one thread; cover art does not count."""
+    if not len(container.streams):  # a header torn before the first of them
+        raise MediaError("error:probe", f"{path}: no stream at all; is the file whole?")
     streams = [s for s in container.streams.video if not int(s.disposition) & int(Disposition.attached_pic)]
     if not streams:
         raise MediaError("error:no_video", f"{path}: no video stream")
