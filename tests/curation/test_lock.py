@@ -1,0 +1,65 @@
+"""One driver at a time."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from curation.lock import STALE_S, Lock, LockError
+
+
+def write(path: Path, age_s: float = 0.0, **owner: object) -> None:
+    (path / "LOCK").write_text(
+        json.dumps({"host": socket.gethostname(), "pid": os.getppid(), "began": "then", **owner})
+    )
+    now = time.time() - age_s
+    os.utime(path / "LOCK", (now, now))
+
+
+def test_a_second_driver_is_refused_and_told_who_works(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(LockError, match=f"process {os.getppid()} on {socket.gethostname()}"), Lock(tmp_path):
+        pass
+    assert (tmp_path / "LOCK").exists()
+
+
+def test_the_lock_is_gone_when_its_driver_is(tmp_path: Path) -> None:
+    with Lock(tmp_path):
+        assert (tmp_path / "LOCK").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    write(tmp_path, pid=2**22 - 1)
+    with Lock(tmp_path):
+        assert json.loads((tmp_path / "LOCK").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(("age_s", "taken"), [(STALE_S - 10, False), (STALE_S + 10, True)])
+def test_the_lock_of_another_host_lives_by_its_heartbeat(tmp_path: Path, age_s: float, taken: bool) -> None:
+    write(tmp_path, age_s, host="elsewhere", pid=1)
+    if taken:
+        with Lock(tmp_path):
+            pass
+    else:
+        with pytest.raises(LockError), Lock(tmp_path):
+            pass
+
+
+def test_a_torn_lock_is_waited_for_until_it_is_old(tmp_path: Path) -> None:
+    (tmp_path / "LOCK").write_text("{")
+    with pytest.raises(LockError), Lock(tmp_path):
+        pass
+
+
+def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.lock.BEAT_S", 0.01)
+    with Lock(tmp_path) as lock:
+        os.utime(lock.path, (0, 0))
+        deadline = time.monotonic() + 5
+        while lock.path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert lock.path.stat().st_mtime > 0
