@@ -35,18 +35,36 @@ class SourceLimits:
 
 
 @dataclass(frozen=True)
+class WorkerSettings:
+    """How work is handed out. None of it can change a result, so it is no part of the recipe."""
+
+    gpus: float  # of each worker, on cuda
+    deadline_s: float  # a source has this long, and
+    deadline_factor: float  # this many seconds for each of its own
+    max_gb: float  # memory of a worker before it ends itself, and its source is tried once more
+    recycle_gb: float  # memory of a worker above which it is replaced when a source is done
+    recycle_sources: int  # sources after which it is replaced
+
+
+NESTED: dict[str, type] = {"limits": SourceLimits, "workers": WorkerSettings}
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     device: str
-    gpus_per_worker: float
     seed: int
     shard_bytes: int
+    workers: WorkerSettings
     limits: SourceLimits
     stages: tuple[tuple[str, dict[str, Any]], ...]  # (name, every setting, defaults included)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for the recipe."""
-        return {**dataclasses.asdict(self), "stages": [{name: settings} for name, settings in self.stages]}
+        """What decides the result, as plain data, for the recipe."""
+        stages = [{name: settings} for name, settings in self.stages]
+        plain_fields = {**dataclasses.asdict(self), "stages": stages}
+        del plain_fields["workers"]
+        return plain_fields
 
 
 def names(path: Path = PIPELINES) -> list[str]:
@@ -75,10 +93,10 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
             raise ProfileError(f"{where(key)}: unknown setting {key!r}{suggestion(key, known)}")
     for key in known.keys() - values.keys():
         raise ProfileError(f"{where()}: profile {name!r} lacks the setting {key!r}")
-    limits = settings_in(values["limits"], where, "limits")
-    values["limits"] = SourceLimits(**checked(limits, fields_of(SourceLimits), where, "limits"))
+    for key, cls in NESTED.items():
+        values[key] = cls(**checked(settings_in(values[key], where, key), fields_of(cls), where, key))
     hints = typing.get_type_hints(Profile)
-    for key in known.keys() - {"limits"}:
+    for key in known.keys() - NESTED.keys():
         values[key] = typed(values[key], hints[key], where(key), key)
     return Profile(name=name, stages=tuple(checked_stages(stages, where)), **values)
 
@@ -184,8 +202,8 @@ def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[st
     by_name = dict(stages)
     if owner in by_name:
         by_name[owner][key] = value
-    elif owner == "limits":
-        values["limits"] = {**(values.get("limits") or {}), key: value}
+    elif owner in NESTED:
+        values[owner] = {**(values.get(owner) or {}), key: value}
     elif not owner and key in values:
         values[key] = value
     else:
@@ -201,7 +219,10 @@ def checked_stages(
     for name, settings in stages:
         if name not in known:
             raise ProfileError(f"{where(name)}: no stage {name!r} in curation/{suggestion(name, known)}")
-        yield name, checked(settings, settings_of(name), where, name)
+        values = checked(settings, settings_of(name), where, name)
+        if values.get("weights") and Path(values["weights"]).is_file():  # a worker may run in another folder
+            values["weights"] = str(Path(values["weights"]).absolute())
+        yield name, values
 
 
 def stage_class(name: str) -> type:

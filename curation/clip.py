@@ -48,6 +48,18 @@ class Source:
         return read_audio(self.path, self.probe)
 
 
+# The columns that every row with a face track gets.
+TRACK_SCORES = {
+    "face_share": "share of the frames in which a face was found",
+    "face_max_px": "shorter side of the largest face, its maximum over the frames, source pixels",
+    "face_median_px": "the same, median",
+    "face_p10_px": "the same, 10th percentile",
+    "face_score": "mean detector score of the largest face, 0 to 1",
+    "faces_mean": "mean number of faces in a frame",
+    "second_face_px": "shorter side of the second largest face, its maximum over the frames, source pixels",
+}
+
+
 @dataclass(frozen=True)
 class FaceTrack:
     """The largest face of each frame, in source pixels."""
@@ -75,7 +87,7 @@ class FaceTrack:
         return (boxes[:, 2:] - boxes[:, :2]).min(axis=1) if len(boxes) else np.zeros(0, np.float32)
 
     def scores(self) -> dict[str, float]:
-        """The columns that every row with a track gets; documented in `steps/faces`."""
+        """TRACK_SCORES of this track."""
         side = self.shorter_side
         if not len(self):
             return {}

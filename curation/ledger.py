@@ -7,8 +7,10 @@ continues an interrupted run.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ import yaml
 
 import pipelines
 import weights
-from curation.source import Curated, Identity
+from curation.source import Curated, Identity, writing
 from shards.table import TableFormat, read_table, write_table
 from shards.whole_file import remove_leftovers, whole_file
 
-LEDGER = TableFormat("curation.ledger", 1)
+LEDGER = TableFormat("curation.ledger", 2)
 SCORES = TableFormat("curation.corpus_scores", 1)
 SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
@@ -31,8 +33,11 @@ MEANINGS = {
     "source_id": "sha256 of the source, empty if it could not be read",
     "bytes": "size of the file when it was curated, -1 if unknown",
     "mtime_ns": "its modification time, -1 if unknown",
+    "status": "of its row in sources.parquet, before corpus filters",
+    "reason": "likewise",
     "curated": "JSON: the source's row, its clips' rows, the keys that have a sample in the part",
 }
+HEADS = ("path", "source_id", "bytes", "mtime_ns", "status", "reason")
 
 
 class LedgerError(ValueError):
@@ -59,52 +64,97 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
-class Ledger:
-    """The finished sources of one output folder. `add` keeps one in memory, `flush` makes all of them last."""
+@dataclass(frozen=True)
+class Entry:
+    """A finished source as the ledger remembers it; its rows stay on the disk."""
 
-    def __init__(self, output: Path, recipe: dict[str, Any]) -> None:
+    segment: str
+    source_id: str
+    bytes: int
+    mtime_ns: int
+    status: str
+    reason: str
+
+    def failed(self, reason: str) -> bool:
+        """Whether it ended in an error, of this kind (`worker_crash`) or of any (empty)."""
+        return self.status == "error" and reason in ("", self.reason.removeprefix("error:"))
+
+
+class Ledger:
+    """The finished sources of one output folder. `add` keeps one in memory, `flush` makes all of them last.
+
+    Raises OutputError when the folder cannot be written.
+    """
+
+    def __init__(self, output: Path, recipe: dict[str, Any], fork: bool = False) -> None:
         self.folder = output / "ledger"
         self.folder.mkdir(parents=True, exist_ok=True)
-        check_recipe(output, recipe)
+        check_recipe(output, recipe, fork)
         remove_leftovers(self.folder)
         self.next_segment = 0
         self.waiting: list[dict[str, Any]] = []
         self.flushed_s = time.monotonic()
-        self.done: dict[str, tuple[Identity, Curated]] = {}
-        segments = sorted(self.folder.glob("[0-9]*.parquet"))
-        for path in segments:
-            for row in read_table(path, LEDGER).to_dict("records"):
-                self.done[row["path"]] = from_row(row)
+        self.done: dict[str, Entry] = {}
+        self.attempts = self.folder / "attempts.log"
+        for path in sorted(self.folder.glob("[0-9]*.parquet")):
+            for row in read_table(path, LEDGER, columns=[*HEADS]).to_dict("records"):
+                self.done[row["path"]] = Entry(path.name, *(row[name] for name in HEADS[1:]))
             self.next_segment = int(path.stem) + 1
+        self.interrupted = self.begun() - self.done.keys()
 
-    def finished(self, path: Path) -> bool:
-        """Whether this file was curated and has not changed since, by size and time of modification."""
+    def finished(self, path: Path, retry: str | None = None) -> bool:
+        """Whether this file was curated and has not changed since, by size and time of modification.
+
+        One that failed is not finished when `retry` asks for its reason, or for all (empty).
+        """
         entry = self.done.get(storable(path))
-        if entry is None:
+        if entry is None or (retry is not None and entry.failed(retry)):
             return False
         try:
             status = path.stat()
         except OSError:
             return True  # it has its rows; that it is gone now changes nothing
-        return (entry[0].bytes, entry[0].mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+    def begin(self, identity: Identity) -> None:
+        """Notes an attempt, on the disk, before it is made."""
+        with writing(self.attempts), self.attempts.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(storable(identity.path)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def begun(self) -> set[str]:
+        """The sources that were ever handed out; a torn last line is one that was not."""
+        if not self.attempts.exists():
+            return set()
+        lines = self.attempts.read_text(encoding="utf-8").split("\n")[:-1]
+        return {json.loads(line) for line in lines}
 
     def add(self, identity: Identity, curated: Curated) -> None:
-        self.done[storable(identity.path)] = (identity, curated)
-        self.waiting.append(to_row(identity, curated))
+        row = to_row(identity, curated)
+        self.done[row["path"]] = Entry(f"{self.next_segment:06d}.parquet", *(row[name] for name in HEADS[1:]))
+        self.waiting.append(row)
         if len(self.waiting) >= SEGMENT_SOURCES or time.monotonic() - self.flushed_s > SEGMENT_S:
             self.flush()
 
     def flush(self) -> None:
         if self.waiting:
             path = self.folder / f"{self.next_segment:06d}.parquet"
-            write_table(path, pd.DataFrame(self.waiting), LEDGER, MEANINGS)
+            with writing(path):
+                write_table(path, pd.DataFrame(self.waiting), LEDGER, MEANINGS)
             self.next_segment += 1
             self.waiting.clear()
         self.flushed_s = time.monotonic()
 
     def curated(self) -> list[Curated]:
         """What came of every source, in order of path."""
-        return [self.done[path][1] for path in sorted(self.done)]
+        assert not self.waiting, "flush first"
+        found = {}
+        for segment in sorted({entry.segment for entry in self.done.values()}):
+            for row in read_table(self.folder / segment, LEDGER).to_dict("records"):
+                if self.done[row["path"]].segment == segment:
+                    found[row["path"]] = Curated(**json.loads(row["curated"]))
+        return [found[path] for path in sorted(found)]
 
     def scores(self, stage: str) -> dict[str, dict[str, float]]:
         """What a corpus filter has settled: key -> scores."""
@@ -125,20 +175,25 @@ class Ledger:
         return sorted(self.folder.glob(f"{stage.split('/')[1]}-*.parquet"))
 
 
-def check_recipe(output: Path, recipe: dict[str, Any]) -> None:
-    """Writes recipe.yaml, or raises LedgerError if the folder holds the work of another recipe."""
+def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
+    """Writes recipe.yaml, or raises LedgerError if the folder holds the work of another recipe and may not go on.
+
+    With `fork` it may: what is finished stays as it is, the rest follows the new recipe. Every sample names its own.
+    """
     path = output / "recipe.yaml"
-    if not path.exists():
-        with whole_file(path) as file:
-            file.write(yaml.safe_dump(recipe, sort_keys=False).encode())
-        return
-    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if earlier.get("hash") != recipe["hash"]:
+    earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else recipe
+    if earlier["hash"] != recipe["hash"] and not fork:
         changes = "\n".join(f"  {line}" for line in differences(earlier, recipe) if not line.startswith("hash:"))
         raise LedgerError(
             f"{output} was curated with another recipe:\n{changes}\n"
-            "Give another --output, or run with the settings and the code of that recipe to continue it."
+            "Give another --output; or run with the settings and the code of that recipe to continue it; or add --fork "
+            "to keep what is finished and do the rest with this one."
         )
+    if not path.exists() or earlier["hash"] != recipe["hash"]:
+        if path.exists():
+            path.rename(path.with_name(f"recipe-{earlier['hash'][:8]}.yaml"))
+        with whole_file(path) as file:
+            file.write(yaml.safe_dump(recipe, sort_keys=False).encode())
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
@@ -163,14 +218,9 @@ def to_row(identity: Identity, curated: Curated) -> dict[str, Any]:
         "source_id": identity.source_id or "",
         "bytes": -1 if identity.bytes is None else identity.bytes,
         "mtime_ns": -1 if identity.mtime_ns is None else identity.mtime_ns,
+        "status": curated.source["status"],
+        "reason": curated.source["reason"],
         "curated": json.dumps(
             {"source": curated.source, "clips": curated.clips, "sampled": curated.sampled}, sort_keys=True
         ),
     }
-
-
-def from_row(row: dict[str, Any]) -> tuple[Identity, Curated]:
-    size = None if row["bytes"] < 0 else row["bytes"]
-    mtime_ns = None if row["mtime_ns"] < 0 else row["mtime_ns"]
-    identity = Identity(Path(row["path"]), row["source_id"] or None, size, mtime_ns, None)
-    return identity, Curated(**json.loads(row["curated"]))

@@ -3,7 +3,7 @@
     python curation/run.py --profile embedded --videos FOLDER... --output DIR
     ray job submit --address ADDRESS --working-dir . -- python curation/run.py ...
 
-One actor per worker holds the networks and curates one source at a time, longest first; this process alone decides what
+One worker per core holds the networks and curates one source at a time, longest first; this process alone decides what
 is done. Only paths and rows travel between them. The same command continues an interrupted run.
 
 Exit code 0: every source has its rows; 1: stopped before the end, run it again; 2: refused before starting.
@@ -14,9 +14,8 @@ import logging
 import os
 import signal
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +28,16 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
 
 import pipelines  # noqa: E402
 import weights  # noqa: E402
+from curation.lock import Lock  # noqa: E402
 from curation.progress import Bar  # noqa: E402
 from curation.videos import list_videos  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
     from curation.ledger import Ledger
+    from curation.pool import Pool
     from curation.source import Curated, Identity
 
-MAX_DEATHS = 2  # of workers over one source, before it is given up
-WAIT_S = 1.0
+HEADER_DEADLINE_S = 600.0  # to hash a file and read its header
 log = logging.getLogger("curation")
 
 
@@ -49,12 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         weights.ensure(*pipelines.weights_of(profile))
         options.output = options.output.absolute()
         (options.output / "logs").mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError
+        lock = Lock(options.output)
+        lock.__enter__()
+    except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError, LockError
         return refuse(error)
     if ignored:
         names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
         print(f"not videos by name, left alone: {names}")
-    return run(profile, videos, options)
+    try:
+        return run(profile, videos, options)
+    finally:
+        lock.__exit__()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,6 +81,15 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--output", required=True, type=Path, help="folder of the results; continued if it exists")
     found.add_argument("--workers", type=int, help="processes that curate; default: one per CPU that Ray sees")
     found.add_argument("--set", action="append", default=[], metavar="STAGE.SETTING=VALUE", help="override the profile")
+    found.add_argument(
+        "--retry",
+        nargs="?",
+        const="failed",
+        metavar="failed[:REASON]",
+        type=retry_option,
+        help="once more for sources that ended in an error, such as failed:worker_crash",
+    )
+    found.add_argument("--fork", action="store_true", help="go on with other settings or code; what is done stays")
     found.add_argument("--score-only", action="store_true", help="a dropped clip still gets all scores")
     return found
 
@@ -89,67 +103,93 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     """Identify the sources, curate them, finish the corpus."""
     from curation.corpus import finish
     from curation.ledger import Ledger, LedgerError, recipe_of
+    from curation.pool import ClusterError, Pool
+    from curation.source import OutputError
     from curation.stage import build_stages
     from manifests.summary import print_summary
+    from shards.packer import PackError
 
     logging.basicConfig(
         filename=options.output / "logs" / "run.log", level=logging.INFO, format="%(asctime)s %(message)s", force=True
     )
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, interrupt)
     recipe = recipe_of(profile, options.score_only)
     try:
-        ledger = Ledger(options.output, recipe)
-        pool = Pool(profile, options, recipe["hash"])
-    except (LedgerError, ClusterError) as error:
+        ledger = Ledger(options.output, recipe, options.fork)
+        print("starting workers: Ray, then each loads its networks")
+        pool = Pool(profile, options.output, recipe["hash"], options.score_only, options.workers)
+    except (LedgerError, ClusterError, OSError) as error:
         return refuse(error)
-    try:
-        curate(videos, ledger, pool)
-        pool.close()
-        stages = build_stages(profile.stages)
-        table = finish(options.output, profile, stages, ledger)
     except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 1
-    finally:
-        ledger.flush()
-        pool.close()
+        return stopped("stopped")
+    try:
+        try:
+            curate(videos, ledger, pool, profile, options.retry)
+        finally:
+            ledger.flush()
+            pool.close()
+        table = finish(options.output, profile, build_stages(profile.stages), ledger)
+    except KeyboardInterrupt:
+        return stopped("stopped")
+    except (ClusterError, OutputError, PackError) as error:
+        return stopped(str(error))
+    except OSError as error:
+        return stopped(f"{error.filename or options.output}: {error.strerror}")
     print_summary(table)
     print(f"manifests and shards: {options.output}")
     return 0
 
 
-def stop(*_: Any) -> None:
+def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def curate(videos: Iterable[Path], ledger: "Ledger", pool: "Pool") -> None:
+def stopped(why: str) -> int:
+    print(f"curation/run.py: {why}; nothing that was finished is lost, the same command continues", file=sys.stderr)
+    return 1
+
+
+def retry_option(text: str) -> str:
+    """`failed` -> empty: all that failed; `failed:worker_crash` -> that kind of error."""
+    failed, _, reason = text.partition(":")
+    if failed != "failed":
+        raise argparse.ArgumentTypeError(f"{text!r}: write failed, or failed:REASON")
+    return reason.removeprefix("error:")
+
+
+def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile, retry: str | None) -> None:
     """Brings every video that is not finished into the ledger."""
+    from curation.ledger import storable
     from curation.source import Identity, duplicate, failed
 
-    waiting = [video for video in videos if not ledger.finished(video)]
+    waiting = [video for video in videos if not ledger.finished(video, retry)]
     found: list[Identity] = []
-    lost = lambda path: found.append(  # noqa: E731
-        Identity(path, None, None, None, None, "error:worker_crash", "reading its header killed the worker")
-    )
     with Bar("reading headers", len(waiting)) as bar:
-        pool.map("identify", waiting, lambda _, identity: (found.append(identity), bar.advance()), lost)
-    found.sort(key=lambda identity: str(identity.path))
 
-    originals = {
-        identity.source_id: identity.path
-        for identity, curated in ledger.done.values()
-        if identity.source_id and curated.source["status"] != "duplicate"
-    }
+        def identified(_: Path, identity: Identity) -> None:
+            found.append(identity)
+            bar.advance()
+
+        def unreadable(path: Path, reason: str, detail: str) -> None:
+            status = path.stat()
+            identified(path, Identity(path, None, status.st_size, status.st_mtime_ns, None, reason, detail))
+
+        pool.map("identify", waiting, done=identified, lost=unreadable, deadline_s=lambda _: HEADER_DEADLINE_S)
+
+    found.sort(key=lambda identity: str(identity.path))
+    originals = {entry.source_id: path for path, entry in ledger.done.items() if entry.status != "duplicate"}
     work = []
     for identity in found:
-        original = originals.setdefault(identity.source_id, identity.path) if identity.source_id else identity.path
+        name = storable(identity.path)
+        original = originals.setdefault(identity.source_id, name) if identity.source_id else name
         if identity.probe is None:
             ledger.add(identity, failed(identity, identity.reason, identity.detail))
-        elif original != identity.path:
-            ledger.add(identity, duplicate(identity, original))
+        elif original != name:
+            ledger.add(identity, duplicate(identity, Path(original)))
         else:
             work.append(identity)
-    work.sort(key=lambda identity: (-identity.frames, str(identity.path)))  # longest first: no straggler at the end
+    # Longest first: no straggler at the end. Last of all what was under way when an earlier run died: it may be why.
+    work.sort(key=lambda each: (storable(each.path) in ledger.interrupted, -each.frames, str(each.path)))
 
     with Bar("curating", len(work), sum(identity.frames for identity in work) / 25) as bar:
 
@@ -158,8 +198,13 @@ def curate(videos: Iterable[Path], ledger: "Ledger", pool: "Pool") -> None:
             bar.advance(identity.frames / 25)
             account(identity, curated, bar.print)
 
-        crash = "the worker process died twice with this source"
-        pool.map("curate", work, done, lambda identity: done(identity, failed(identity, "error:worker_crash", crash)))
+        def lost(identity: "Identity", reason: str, detail: str) -> None:
+            done(identity, failed(identity, reason, detail))
+
+        def deadline_s(identity: "Identity") -> float:
+            return profile.workers.deadline_s + profile.workers.deadline_factor * identity.frames / 25
+
+        pool.map("curate", work, begin=ledger.begin, done=done, lost=lost, deadline_s=deadline_s)
 
 
 def account(identity: "Identity", curated: "Curated", say: Callable[[str], None]) -> None:
@@ -170,83 +215,6 @@ def account(identity: "Identity", curated: "Curated", say: Callable[[str], None]
     parts = "  ".join(f"{reason} {value:.1f} s" for reason, value in sorted(seconds.items(), key=lambda p: -p[1]))
     log.info("%s: %s%s", identity.path, parts, f" ({curated.source['detail']})" if curated.source["detail"] else "")
     say(f"{identity.path.name}: {parts}")
-
-
-class ClusterError(ValueError):
-    """Ray cannot give what the profile asks for."""
-
-
-class Pool:
-    """The workers: Ray actors that each hold the networks, replaced when they die."""
-
-    def __init__(self, profile: pipelines.Profile, options: argparse.Namespace, recipe: str) -> None:
-        import ray
-        from ray.exceptions import RayActorError, RayTaskError
-
-        from curation.worker import Worker
-        from media.probe import Limits
-
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns otherwise
-        environment = {"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
-        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its own copy of the code
-            environment["env_vars"]["PYTHONPATH"] = str(ROOT)
-        ray.init(
-            runtime_env=environment,
-            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-        self.ray, self.death = ray, RayActorError
-        gpus = 0.0 if profile.device == "cpu" else profile.gpus_per_worker
-        have = ray.cluster_resources()
-        if gpus and have.get("GPU", 0) < gpus:
-            ray.shutdown()
-            raise ClusterError(
-                f"profile {profile.name} runs on {profile.device}, and Ray sees {have.get('GPU', 0):.0f} GPUs; "
-                "add --set device=cpu, or submit to a cluster with GPUs"
-            )
-        most = int(min(have.get("CPU", 1), have.get("GPU", 0) / gpus if gpus else float("inf")))
-        self.size = max(1, min(options.workers or most, most))
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Worker)
-        limits = Limits(**asdict(profile.limits))
-        self.start = lambda: actor.remote(profile, limits, options.output, recipe, options.score_only)
-        self.workers = [self.start() for _ in range(self.size)]
-        try:
-            ray.get([worker.ready.remote() for worker in self.workers])
-        except (RayActorError, RayTaskError) as error:
-            ray.shutdown()
-            raise ClusterError(f"a worker cannot start: {str(error).strip().splitlines()[-1]}") from error
-
-    def map(
-        self,
-        method: str,
-        items: Iterable[Any],
-        done: Callable[[Any, Any], Any],
-        lost: Callable[[Any], Any],
-    ) -> None:
-        """Calls `method` of some worker for every item; an item whose workers keep dying is handed to `lost`."""
-        waiting, deaths = deque(items), Counter()
-        idle, running = deque(self.workers), {}
-        while waiting or running:
-            while waiting and idle:
-                item, worker = waiting.popleft(), idle.popleft()
-                running[getattr(worker, method).remote(item)] = (item, worker)
-            ready, _ = self.ray.wait(list(running), timeout=WAIT_S)
-            for reference in ready:
-                item, worker = running.pop(reference)
-                try:
-                    result = self.ray.get(reference)
-                except self.death:
-                    log.exception("a worker died over %s", item)
-                    self.workers[self.workers.index(worker)] = worker = self.start()
-                    deaths[id(item)] += 1
-                    waiting.append(item) if deaths[id(item)] < MAX_DEATHS else lost(item)
-                else:
-                    done(item, result)
-                idle.append(worker)
-
-    def close(self) -> None:
-        self.ray.shutdown()
 
 
 if __name__ == "__main__":

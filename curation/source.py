@@ -9,7 +9,7 @@ import math
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ class Curated:
     source: dict[str, Any]
     clips: list[dict[str, Any]]
     sampled: list[str]
+    memory_gb: float = 0.0  # of the worker, when it was done
+
+
+class OutputError(ValueError):
+    """The output folder cannot be written: nobody's fault but the disk's, and the end of the run."""
 
 
 def identify(path: Path, limits: Limits) -> Identity:
@@ -93,6 +98,8 @@ def curate(
         rows, sampled = write_part(part, run_stages(whole(source), stages, timer, score_only), recipe)
     except MediaError as error:
         return failed(identity, error.reason, str(error))
+    except OutputError:
+        raise
     except Exception as error:  # noqa: BLE001  one bad video never stops a run: it becomes a row
         return failed(identity, "error:exception", last_words(error))
     cpu_s = {f"cpu_s_{name}": seconds for name, seconds in timer.cpu_s.items()}
@@ -116,12 +123,25 @@ def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dic
             rows.append(clip_row(clip))
             if clip.frames is None or not (clip.verdict.keep or clip.collected):
                 continue  # dropped, and no corpus filter wants to look at it
-            if writer is None:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                writer = stack.enter_context(ShardWriter(part))
-            writer.write(sample_of(clip, recipe))
+            sample = sample_of(clip, recipe)
+            with writing(part):
+                if writer is None:
+                    part.parent.mkdir(parents=True, exist_ok=True)
+                    writer = stack.enter_context(ShardWriter(part))
+                writer.write(sample)
             sampled.append(clip.key)
+        with writing(part):
+            stack.close()
     return rows, sampled
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tells a disk that cannot be written from a source that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path.parent}: cannot be written ({error.strerror})") from error
 
 
 def sample_of(clip: Clip, recipe: str) -> Sample:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from curation.clip import Clip, Verdict
+from curation.clip import TRACK_SCORES, Clip, Verdict
 from media.errors import MediaError
 from media.frames import scan
 from pipelines import stage_class
@@ -138,7 +138,7 @@ def build_stages(stages: Iterable[tuple[str, Mapping[str, Any]]], device: str = 
 
 def documented(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:
     """The scores and the reasons that these stages may write, with their meanings."""
-    scores: dict[str, str] = {}
+    scores: dict[str, str] = dict(TRACK_SCORES)
     reasons: dict[str, str] = {}
     for stage in stages:
         scores |= stage.SCORES

@@ -1,25 +1,40 @@
 """A worker process: holds the networks once and takes one source at a time. What runs inside each of Ray's actors."""
 
+import faulthandler
+import hashlib
 import os
+import resource
 import socket
+import sys
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TextIO
 
 from curation.source import Curated, Identity, curate, identify
 from curation.stage import build_stages
 from media.probe import Limits
 from pipelines import Profile
 
+MEMORY = "memory limit"  # what a worker writes last when it ends itself
+WATCH_S = 0.2
+GB = 1e9
+
 
 class Worker:
-    """One thread per library, so that results and speed do not depend on how many workers share a machine."""
+    """One thread per library (the pool sets OMP_NUM_THREADS), whatever the number of workers that share a machine."""
 
-    def __init__(self, profile: Profile, limits: Limits, output: Path, recipe: str, score_only: bool) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        self.limits, self.output, self.recipe, self.score_only = limits, output, recipe, score_only
+    def __init__(self, profile: Profile, output: Path, recipe: str, score_only: bool) -> None:
+        self.limits, self.output, self.recipe, self.score_only = (
+            Limits(**asdict(profile.limits)),
+            output,
+            recipe,
+            score_only,
+        )
+        self.max_gb = profile.workers.max_gb
         self.stages = build_stages(profile.stages, profile.device)
         for stage in self.stages:
             stage.load()
@@ -30,10 +45,49 @@ class Worker:
         return self.name
 
     def identify(self, path: Path) -> Identity:
-        return identify(path, self.limits)
+        with self.watched(path):
+            return identify(path, self.limits)
 
     def curate(self, identity: Identity) -> Curated:
         began = time.monotonic()
-        curated = curate(identity, self.stages, self.output, self.limits, self.recipe, self.score_only)
+        with self.watched(identity):
+            curated = curate(identity, self.stages, self.output, self.limits, self.recipe, self.score_only)
         timing = {"wall_s": time.monotonic() - began, "worker": self.name}
-        return replace(curated, source={**curated.source, **timing})
+        return replace(curated, source={**curated.source, **timing}, memory_gb=resident_gb())
+
+    @contextmanager
+    def watched(self, item: Path | Identity) -> Iterator[None]:
+        """A log that outlives the process: a crash leaves its stack there, too much memory a line."""
+        path = log_path(self.output, item)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        over = threading.Event()
+        with path.open("w", encoding="utf-8") as log:
+            faulthandler.enable(log, all_threads=False)
+            threading.Thread(target=self.watch_memory, args=(log, over), daemon=True).start()
+            try:
+                yield
+            finally:
+                over.set()
+                faulthandler.enable(sys.__stderr__) if sys.__stderr__ else faulthandler.disable()
+        path.unlink(missing_ok=True)
+
+    def watch_memory(self, log: TextIO, over: threading.Event) -> None:
+        """Ends this process, and only it, before the machine's memory is gone."""
+        while not over.wait(WATCH_S):
+            if resident_gb() > self.max_gb:
+                log.write(f"{MEMORY}: the worker needed more than {self.max_gb:g} GB")
+                log.flush()
+                os._exit(1)
+
+
+def resident_gb() -> float:
+    """Memory of this process, in GB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / GB
+
+
+def log_path(output: Path, item: Path | Identity) -> Path:
+    """Where a worker that dies over this item leaves its last words."""
+    path = item if isinstance(item, Path) else item.path
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return output / "logs" / "workers" / f"{name}.log"

@@ -50,11 +50,11 @@ def write_table(
         pq.write_table(table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd")
 
 
-def read_table(path: Path, table_format: TableFormat) -> pd.DataFrame:
+def read_table(path: Path, table_format: TableFormat, columns: list[str] | None = None) -> pd.DataFrame:
     """The rows, with the dtypes that were written. Raises TableError if the file is not `table_format`."""
     check_format(path, table_format)
     try:
-        return pq.ParquetFile(path).read().to_pandas()
+        return pq.ParquetFile(path).read(columns).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: cannot be read: {last_line(error)}") from error
 

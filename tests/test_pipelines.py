@@ -8,7 +8,7 @@ from pipelines import ProfileError, load, names, weights_of
 TEXT = """\
 small:
   device: cpu
-  gpus_per_worker: 0.0
+  workers: {gpus: 0.0, deadline_s: 1.0, deadline_factor: 1.0, max_gb: 1.0, recycle_gb: 1.0, recycle_sources: 1}
   seed: 0
   shard_bytes: 1_000
   limits:

@@ -22,16 +22,6 @@ class Faces(Scan):
     min_score: float = 0.5  # LatentSync's
     batch: int = 1  # on a CPU a batch only costs (performance notes: 20.2 ms alone, 23.7 ms in a batch of 16)
 
-    SCORES = {
-        "face_share": "share of the frames in which a face was found",
-        "face_max_px": "shorter side of the largest face, its maximum over the frames, source pixels",
-        "face_median_px": "the same, median",
-        "face_p10_px": "the same, 10th percentile",
-        "face_score": "mean detector score of the largest face, 0 to 1",
-        "faces_mean": "mean number of faces in a frame",
-        "second_face_px": "shorter side of the second largest face, its maximum over the frames, source pixels",
-    }
-
     @cached_property
     def model(self) -> "YoloFace":
         from models.yolo_face import YoloFace

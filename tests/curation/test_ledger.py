@@ -5,20 +5,25 @@ import pytest
 
 import curation.ledger
 import pipelines
-from curation.ledger import Ledger, LedgerError, code_sha256, differences, recipe_of
-from curation.source import Curated, Identity
+from curation.ledger import Ledger, LedgerError, code_sha256, differences, recipe_of, storable
+from curation.source import Curated, Identity, OutputError
 
 RECIPE: dict[str, Any] = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 9.0}}]}, "hash": "aaa"}
 
 
 def finish(ledger: Ledger, path: Path, reason: str = "kept") -> Curated:
     """Adds a source that was just curated."""
-    status = path.stat()
-    identity = Identity(path, "ab" * 32, status.st_size, status.st_mtime_ns, None)
+    found = path.stat()
+    identity = Identity(path, "ab" * 32, found.st_size, found.st_mtime_ns, None)
     clip = {"key": "k", "start_frame": 0, "end_frame": 50, "reason": reason, "niqe": 1 / 3, "blur": float("nan")}
-    curated = Curated({"path": str(path), "reason": reason}, [clip], ["k"])
+    status = "kept" if reason == "kept" else "error" if reason.startswith("error:") else "dropped"
+    curated = Curated({"path": str(path), "status": status, "reason": reason}, [clip], ["k"])
     ledger.add(identity, curated)
     return curated
+
+
+def failed_row(path: Path) -> Curated:
+    return Curated({"path": str(path), "status": "error", "reason": "error:io"}, [], [])
 
 
 @pytest.fixture
@@ -34,10 +39,11 @@ def test_what_was_flushed_is_there_again_exactly(tmp_path: Path, video: Path) ->
     ledger.flush()
     again = Ledger(tmp_path / "out", RECIPE)
     assert again.finished(video)
-    identity, found = again.done[str(video)]
+    (found,) = again.curated()
     assert (found.source, found.sampled) == (curated.source, curated.sampled)
     assert repr(sorted(found.clips[0].items())) == repr(sorted(curated.clips[0].items()))
-    assert (identity.path, identity.bytes, identity.source_id) == (video, 4, "ab" * 32)
+    entry = again.done[str(video)]
+    assert (entry.bytes, entry.source_id, entry.status, entry.reason) == (4, "ab" * 32, "kept", "kept")
 
 
 def test_what_was_not_flushed_is_done_again(tmp_path: Path, video: Path) -> None:
@@ -58,7 +64,7 @@ def test_a_changed_file_is_curated_again_and_the_later_rows_count(tmp_path: Path
     again.flush()
     last = Ledger(tmp_path / "out", RECIPE)
     assert last.finished(video)
-    assert last.done[str(video)][1].source["reason"] == "kept"
+    assert [curated.source["reason"] for curated in last.curated()] == ["kept"]
 
 
 def test_a_file_of_equal_size_and_another_time_has_changed(tmp_path: Path, video: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_finished_file_that_is_gone_stays_finished_and_a_missing_one_that_come
     ledger = Ledger(tmp_path / "out", RECIPE)
     finish(ledger, video)
     gone = tmp_path / "berta.mp4"
-    ledger.add(Identity(gone, None, None, None, None, "error:io", "gone"), Curated({"path": str(gone)}, [], []))
+    ledger.add(Identity(gone, None, None, None, None, "error:io", "gone"), failed_row(gone))
     ledger.flush()
     again = Ledger(tmp_path / "out", RECIPE)
     assert again.finished(gone)
@@ -184,3 +190,46 @@ def test_settled_scores_of_corpus_filters_stay(tmp_path: Path) -> None:
     again = Ledger(tmp_path, RECIPE)
     assert again.scores("filters/lip_audio") == {"a": {"lip_confidence": 0.5}, "b": {"lip_confidence": 0.25}}
     assert again.done == {}
+
+
+def test_what_was_under_way_when_a_run_died_is_known(tmp_path: Path, video: Path) -> None:
+    other = tmp_path / "berta \udce9.mp4"
+    other.touch()
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    for path in (video, other):
+        ledger.begin(Identity(path, "ab" * 32, 4, 0, None))
+    finish(ledger, video)
+    ledger.flush()
+    with ledger.attempts.open("a") as file:
+        file.write('"torn')
+    assert Ledger(tmp_path / "out", RECIPE).interrupted == {storable(other)}
+
+
+@pytest.mark.parametrize(("retry", "finished"), [(None, True), ("", False), ("timeout", False), ("memory", True)])
+def test_a_failed_source_is_opened_again_only_if_asked(tmp_path: Path, video: Path, retry: str, finished: bool) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video, "error:timeout")
+    assert ledger.finished(video, retry) == finished
+
+
+def test_what_was_dropped_is_not_opened_again(tmp_path: Path, video: Path) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video, "face_size")
+    assert ledger.finished(video, "")
+
+
+def test_a_fork_goes_on_with_another_recipe_and_remembers_the_old(tmp_path: Path, video: Path) -> None:
+    finish(ledger := Ledger(tmp_path / "out", RECIPE), video)
+    ledger.flush()
+    other = {**RECIPE, "hash": "bbb"}
+    assert Ledger(tmp_path / "out", other, fork=True).finished(video)
+    assert Ledger(tmp_path / "out", other).finished(video)
+    assert (tmp_path / "out" / "recipe-aaa.yaml").exists()
+
+
+def test_a_disk_that_cannot_be_written_is_not_the_source_s_fault(tmp_path: Path, video: Path) -> None:
+    ledger = Ledger(tmp_path / "out", RECIPE)
+    finish(ledger, video)
+    ledger.folder.rename(tmp_path / "gone")
+    with pytest.raises(OutputError, match="ledger: cannot be written"):
+        ledger.flush()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import curation.stage
 import pipelines
-from curation.clip import KEEP, Clip, Source, Verdict, drop
+from curation.clip import KEEP, TRACK_SCORES, Clip, Source, Verdict, drop
 from curation.filters.niqe import Niqe
 from curation.stage import Filter, Scan, Stage, Step, Timer, Watcher, build_stages, documented, run_stages
 from curation.steps.windows import Windows
@@ -220,4 +220,4 @@ def test_stages_are_built_from_the_profile_and_put_on_its_device() -> None:
 
 def test_what_stages_may_write_is_documented() -> None:
     scores, reasons = documented([Niqe(), Longer()])
-    assert scores == Niqe.SCORES and reasons == Niqe.REASONS
+    assert scores == TRACK_SCORES | Niqe.SCORES and reasons == Niqe.REASONS

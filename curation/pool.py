@@ -1,0 +1,178 @@
+"""The workers, as Ray actors, and what happens when one dies. The only file that imports ray.
+
+Ray places and starts them; retries are ours (`max_restarts=0`, `max_task_retries=0`). Each worker has one source at a
+time, so a death is laid at one source's door. That source is tried once more, alone, after all others; a second death
+ends it. Sources that ran beside it are not touched.
+"""
+
+import logging
+import os
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+import pipelines
+from curation.source import OutputError
+from curation.worker import MEMORY, Worker, log_path
+
+ROOT = pipelines.ROOT
+MAX_DEATHS = 2
+WAIT_S = 0.5
+LAST_WORDS_LINES = 12
+log = logging.getLogger("curation")
+
+
+class ClusterError(ValueError):
+    """Ray cannot give what the profile asks for, or is gone."""
+
+
+@dataclass
+class Running:
+    item: Any
+    worker: Any
+    deadline: float
+    late: bool = False
+
+
+class Pool:
+    """Workers that each hold the networks; replaced when they die, have grown, or have done their share."""
+
+    def __init__(
+        self, profile: pipelines.Profile, output: Path, recipe: str, score_only: bool, workers: int | None
+    ) -> None:
+        self.profile, self.output = profile, output
+        start_ray()
+        gpus = 0.0 if profile.device == "cpu" else profile.workers.gpus
+        have = ray.cluster_resources()
+        if gpus and have.get("GPU", 0) < gpus:
+            ray.shutdown()
+            raise ClusterError(
+                f"profile {profile.name} runs on {profile.device}, and Ray sees {have.get('GPU', 0):.0f} GPUs; "
+                "add --set device=cpu, or submit to a cluster with GPUs"
+            )
+        most = max(1, int(min(have.get("CPU", 1), have.get("GPU", 0) / gpus if gpus else float("inf"))))
+        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Worker)
+        self.start = lambda: actor.remote(profile, output, recipe, score_only)
+        self.workers = [self.start() for _ in range(min(workers or most, most))]
+        self.done: Counter[Any] = Counter()
+        try:
+            ray.get([worker.ready.remote() for worker in self.workers])
+        except (RayActorError, RayTaskError) as error:
+            ray.shutdown()
+            raise ClusterError(f"a worker cannot start: {str(error).strip().splitlines()[-1]}") from error
+
+    def map(
+        self,
+        method: str,
+        items: Iterable[Any],
+        *,
+        begin: Callable[[Any], Any] = lambda _: None,
+        done: Callable[[Any, Any], Any],
+        lost: Callable[[Any, str, str], Any],
+        deadline_s: Callable[[Any], float],
+    ) -> None:
+        """Calls `method` of some worker for every item; `lost` gets those whose workers died twice: item, reason, log.
+
+        `begin` is called before an item is handed out. Raises OutputError when a worker cannot write, ClusterError when
+        Ray is gone.
+        """
+        waiting, suspects, deaths = deque(items), deque[Any](), Counter[int]()
+        idle, running = deque(self.workers), dict[Any, Running]()
+        while waiting or suspects or running:
+            if not waiting and not running and suspects:
+                waiting.append(suspects.popleft())  # alone: nothing else runs, nothing else can be blamed
+            while waiting and idle:
+                item, worker = waiting.popleft(), idle.popleft()
+                begin(item)
+                until = time.monotonic() + deadline_s(item)
+                running[getattr(worker, method).remote(item)] = Running(item, worker, until)
+            for reference in self.ready(running):
+                job = running.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except (RayActorError, OutOfMemoryError) as error:
+                    reason, detail = self.bury(job, error)
+                    deaths[id(job.item)] += 1
+                    log.info("%s: a worker died (%s), attempt %d", job.item, reason, deaths[id(job.item)])
+                    idle.append(self.replace(job.worker))
+                    if deaths[id(job.item)] < MAX_DEATHS:
+                        suspects.append(job.item)
+                    else:
+                        lost(job.item, reason, detail)
+                except RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, OutputError) else error from error
+                else:
+                    done(job.item, result)
+                    idle.append(self.renewed(job.worker, result))
+
+    def ready(self, running: dict[Any, Running]) -> Iterator[Any]:
+        """References that have an answer; kills the workers of those that are late."""
+        try:
+            references, _ = ray.wait(list(running), timeout=WAIT_S)
+        except Exception as error:  # ray.exceptions.RaySystemError, ConnectionError, ...: its processes are gone
+            raise ClusterError(f"Ray is gone: {error}") from error
+        yield from references
+        for reference, job in running.items():
+            if time.monotonic() > job.deadline and not job.late and reference not in references:
+                job.late = True
+                ray.kill(job.worker)
+
+    def bury(self, job: Running, error: Exception) -> tuple[str, str]:
+        """(reason, what its log says last) of a dead worker."""
+        words = last_words(log_path(self.output, job.item))
+        if job.late:
+            return "error:timeout", f"no result in time; {words}"
+        if isinstance(error, OutOfMemoryError) or MEMORY in words:
+            return "error:memory", words
+        return "error:worker_crash", words
+
+    def replace(self, worker: Any) -> Any:
+        fresh = self.start()
+        self.workers[self.workers.index(worker)] = fresh
+        return fresh
+
+    def renewed(self, worker: Any, result: Any) -> Any:
+        """The worker, or a fresh one when it has grown too large or has done its share."""
+        self.done[worker] += 1
+        grown = getattr(result, "memory_gb", 0.0) > self.profile.workers.recycle_gb
+        if not grown and self.done[worker] < self.profile.workers.recycle_sources:
+            return worker
+        ray.kill(worker)
+        del self.done[worker]
+        return self.replace(worker)
+
+    def close(self) -> None:
+        with suppress(Exception):  # whatever is wrong with Ray now, it must not hide why we stop
+            ray.shutdown()
+
+
+def start_ray() -> None:
+    """Joins the cluster of a submitted job or of RAY_ADDRESS, or starts one on this machine."""
+    environment = {"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its own copy of the code
+        environment["env_vars"]["PYTHONPATH"] = str(ROOT)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns otherwise
+    with chdir(ROOT):  # Ray puts the driver's folder first on the workers' path: it must be ours
+        ray.init(
+            runtime_env=environment,
+            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+
+
+def last_words(path: Path) -> str:
+    """The head of what a dead worker wrote: the innermost calls, the same for the same crash (without addresses)."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "the worker process left no log"
+    return re.sub(r"0x[0-9a-f]+", "0x…", "\n".join(lines[:LAST_WORDS_LINES])) or "the worker process was killed"
