@@ -14,6 +14,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curation.filters.lip_audio import LipAudio
 from manifests.reader import read_clips
 
 UNHEARD = {"none": "no_audio", "silent": "silent", "non_speech": "no_speech", "unreadable": "error:probe"}
@@ -58,12 +59,17 @@ def main() -> int:
     print(f"\nin-sync real files with a face of {MIN_FACE_PX} px and more: {real['file'].nunique()}, ", end="")
     print(f"kept before the sync filter: {len(before)}; not: {missing}")
 
-    print("\nsync filter, files by label: kept, then dropped by reason")
-    judged = rows[rows["kept"] | (rows["stage"] == SYNC_STAGE)]
-    print(judged.pivot_table("file", "sync", "reason", "nunique", observed=True).fillna(0).astype(int).to_string())
-    columns = ["file", "start_s", "duration_s", "reason", "lip_confidence", "lip_threshold", "lip_offset_frames"]
-    dropped = judged[~judged["kept"].astype(bool)]
-    print(dropped[columns].round(2).to_string(index=False))
+    print("\nsync filter alone, clips by label (a --score-only run measures all of them): verdict, confidence, offset")
+    judge = LipAudio()
+    judged = rows[rows["lip_confidence"].notna()].copy()
+    judged["verdict"] = [judge.decide(row).reason for row in judged.to_dict("records")]
+    print(judged.pivot_table("file", "sync", "verdict", "count", observed=True).fillna(0).astype(int).to_string())
+    spread = judged.groupby("sync")[["lip_confidence", "lip_offset_frames"]].agg(["count", "min", "median", "max"])
+    print(spread.round(2).to_string())
+    columns = ["file", "start_s", "duration_s", "verdict", "lip_confidence", "lip_threshold", "lip_offset_frames"]
+    print(judged[judged["verdict"] != "kept"][columns].round(2).to_string(index=False))
+    example = judged[judged["file"].str.contains("syncnet_example")].set_index("file")["lip_offset_frames"]
+    print(f"\nsyncnet_example and its copy 12 frames later: {example.to_dict()}")
     return 0
 
 
