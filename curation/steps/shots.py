@@ -51,8 +51,9 @@ class ShotWatcher(Watcher):
 
         if repeated:  # a frame held by a slow or variable rate would halve the average that a cut is measured against
             return
-        height = max(1, round(picture.shape[0] * LOOK_WIDTH / picture.shape[1]))
-        small = cv2.resize(picture, (LOOK_WIDTH, height), interpolation=cv2.INTER_LINEAR)
+        scale = min(1.0, LOOK_WIDTH / picture.shape[1])
+        width, height = round(picture.shape[1] * scale), max(1, round(picture.shape[0] * scale))
+        small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
         bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
         self.cuts += [cut.frame_num for cut in self.detector.process_frame(FrameTimecode(i, float(FPS)), bgr)]
 
