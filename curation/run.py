@@ -118,6 +118,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         ledger = Ledger(options.output, recipe, options.fork)
         print("starting workers: Ray, then each loads its networks")
         pool = Pool(profile, options.output, recipe["hash"], options.score_only, options.workers)
+        signal.signal(signal.SIGTERM, interrupt)  # again: Ray has put its own in place
     except (LedgerError, ClusterError, OSError) as error:
         return refuse(error)
     except KeyboardInterrupt:
