@@ -4,6 +4,7 @@ The same input gives the same bytes: one encoder thread, no time stamps, no vers
 """
 
 import io
+import platform
 from collections.abc import Iterable
 from fractions import Fraction
 
@@ -16,15 +17,12 @@ from media.audio import FULL_SCALE, SAMPLE_RATE
 from media.probe import FPS
 
 # GOP 16 and no B-frames: a random 16-frame window decodes at most 32 frames. `fastdecode` trades 4 % of size for a
-# third of the decoding time (measured: 10.4 -> 6.7 ms per random window). subme 4 instead of veryfast's 2: below it
-# PyAV 18.1's x264 gives other bytes now and then (twice in some 500 encodes, with 4 never); 20 % slower, 3 % smaller.
-X264_OPTIONS = {
-    "preset": "veryfast",
-    "tune": "fastdecode",
-    "crf": "18",
-    "bf": "0",
-    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0:subme=4",
-}
+# third of the decoding time (measured: 10.4 -> 6.7 ms per random window). With its AVX-512 code PyAV 18.1's x264 gives
+# other bytes now and then, most of all below subme 4 (18 different files of 50 with the preset medium); without, never.
+X264_PARAMS = "threads=1:lookahead-threads=1:sliced-threads=0:subme=4"
+if platform.machine() in ("x86_64", "AMD64"):
+    X264_PARAMS += ":asm=SSE4.2"
+X264_OPTIONS = {"preset": "veryfast", "tune": "fastdecode", "crf": "18", "bf": "0", "x264-params": X264_PARAMS}
 GOP_FRAMES = 16
 BITEXACT = {"fflags": "+bitexact"}
 
