@@ -63,11 +63,22 @@ class Pool:
         self.start = lambda: actor.remote(profile, output, recipe, score_only)
         self.workers = [self.start() for _ in range(min(workers or most, most))]
         self.done: Counter[Any] = Counter()
-        try:
-            ray.get([worker.ready.remote() for worker in self.workers])
-        except (RayActorError, RayTaskError) as error:
-            ray.shutdown()
-            raise ClusterError(f"a worker cannot start: {str(error).strip().splitlines()[-1]}") from error
+        for worker in list(self.workers):
+            self.wait_until_ready(worker)
+
+    def wait_until_ready(self, worker: Any) -> None:
+        """Returns when it, or the one that took its place after a sudden death, has loaded its networks."""
+        for _ in range(MAX_DEATHS):
+            try:
+                ray.get(worker.ready.remote())
+                return
+            except (RayActorError, RayTaskError) as error:
+                refused = last_line(error)
+                if getattr(error, "actor_init_failed", False):
+                    break
+                worker = self.replace(worker)
+        self.close()
+        raise ClusterError(f"a worker cannot start: {refused}")
 
     def map(
         self,
@@ -99,6 +110,8 @@ class Pool:
                 try:
                     result = ray.get(reference)
                 except (RayActorError, OutOfMemoryError) as error:
+                    if getattr(error, "actor_init_failed", False):
+                        raise ClusterError(f"a worker cannot start: {last_line(error)}") from error
                     reason, detail = self.bury(job, error)
                     deaths[id(job.item)] += 1
                     log.info("%s: a worker died (%s), attempt %d", job.item, reason, deaths[id(job.item)])
@@ -152,6 +165,10 @@ class Pool:
     def close(self) -> None:
         with suppress(Exception):  # whatever is wrong with Ray now, it must not hide why we stop
             ray.shutdown()
+
+
+def last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
 
 
 def start_ray() -> None:

@@ -170,7 +170,7 @@ def called(process: psutil.Process) -> str:
 
 def wait_for(moment: float | str, output: Path, process: subprocess.Popen[str]) -> None:
     """So many seconds, or until a file of this pattern appears that was not there."""
-    if isinstance(moment, float):
+    if not isinstance(moment, str):
         time.sleep(moment)
         return
     before = set(output.glob(moment))

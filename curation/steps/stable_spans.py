@@ -18,8 +18,8 @@ ANOTHER_FACE = 1.0  # box sides: however long a face was out of sight, one a who
 
 @dataclass(frozen=True)
 class StableSpans(Step):
-    # The paper states no number. In the real clips 99.99 % of the movements between neighbouring frames are below 0.1
-    # box sides (benchmarks/displacement.png), cuts between framings lie far above.
+    # The paper states no number. In 20,810 steps of the real clips one talker's face moves less than 0.15 sides, people
+    # in motion up to 0.3; where another face becomes the largest it jumps by 2 to 5 (benchmarks/displacement.png).
     max_displacement: float = 0.25  # of the box side, per frame
     max_gap_frames: int = 8  # paper, appendix A
     min_s: float = 2.0  # paper, appendix A
