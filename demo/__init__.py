@@ -1,0 +1,11 @@
+"""A talking-head corpus of people who do not exist, with known truth.
+
+generator.py   the network that draws a face, one style per layer
+geometry.py    mouth, pose and eye measurements on 478 landmarks
+directions.py  learns which style changes move the mouth and nothing else
+faces.py       one identity: base picture, mouth grid, eyelids; the vetted seeds; `python -m demo.faces`
+speech.py      text -> sound with phoneme times -> mouth opening and width over time
+piper_child.py the process that runs piper-tts
+render.py      identity + mouth track -> frames; frames + sound -> video file
+corpus.py      the table corpus.yaml -> videos and truth.json; `python -m demo.corpus`
+"""

@@ -1,0 +1,153 @@
+"""The mouth grid's targets, masks and light on drawn pictures; the generator itself where its weights are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import weights
+from demo import directions, faces, generator
+from demo.faces import (
+    FULL_OPENING,
+    OPENINGS,
+    PUCKER,
+    VETTED,
+    WIDTHS,
+    Patch,
+    Sight,
+    load_identity,
+    lower_face_mask,
+    node_targets,
+    problems,
+)
+from tests.demo.drawn import drawn_identity
+
+NEUTRAL = np.array([0.01, 0.6, 0.25, 0.08, 0.1, -0.2])
+
+
+def test_targets_are_the_neutral_mouth_moved_in_opening_and_width():
+    targets = node_targets(NEUTRAL)
+    middle = WIDTHS.index(0.0)
+    np.testing.assert_allclose(targets[:, middle, 0], FULL_OPENING * np.array(OPENINGS))
+    assert targets[0, 0, 1] == pytest.approx(0.6 - PUCKER)
+    assert (np.diff(targets[..., 1], axis=1) > 0).all()
+    assert targets[0, middle, 3] < 0.08  # closed lips are pressed thin
+    np.testing.assert_allclose(targets[3, middle, 2:], NEUTRAL[2:])
+
+
+def test_grid_solver_reaches_its_target_where_the_mouth_is_nearly_linear():
+    rng = np.random.default_rng(0)
+    true = np.diag([3.0, 3, 2, 2, 2, 2]) + 0.2 * rng.normal(size=(6, 6))
+
+    def see(coefficients: np.ndarray) -> Sight:
+        mouth = NEUTRAL + (true @ coefficients + 0.1 * coefficients**2) * faces.TOLERANCE
+        return Sight(coefficients, np.zeros((1, 1, 3), np.uint8), mouth, 0.0)
+
+    target = NEUTRAL + np.array([2.0, 1.5, 0, 0, 0, 0]) * faces.TOLERANCE
+    best, _ = faces._solve_node(see, target, see(np.zeros(6)), np.zeros(6), true + 0.3 * rng.normal(size=(6, 6)))
+    assert np.abs((best.mouth - target) / faces.TOLERANCE)[:2].max() < faces.CLOSE_ENOUGH
+
+
+def test_patch_shows_the_portrait_outside_its_mask_and_the_other_picture_inside():
+    person = drawn_identity()
+    alpha = cv2.GaussianBlur(cv2.circle(np.zeros((1024, 1024), np.float32), (512, 640), 60, 1.0, -1), (0, 0), 8)
+    patch = Patch(person.portrait, person.points, alpha)
+    other = cv2.circle(person.portrait.copy(), (512, 640), 20, (0, 0, 0), -1)
+    whole = patch.on_portrait(patch.blend(other, person.points))
+    assert whole[640, 512].max() < 5
+    far = alpha < 1 / 512
+    np.testing.assert_array_equal(whole[far], person.portrait[far])
+
+
+def test_patch_takes_on_the_light_of_the_portrait():
+    person = drawn_identity()
+    alpha = cv2.GaussianBlur(cv2.circle(np.zeros((1024, 1024), np.float32), (512, 600), 50, 1.0, -1), (0, 0), 8)
+    patch = Patch(person.portrait, person.points, alpha)
+    darker = np.clip(person.portrait.astype(int) - 20, 0, 255).astype(np.uint8)
+    whole = patch.on_portrait(patch.blend(darker, person.points)).astype(int)
+    assert np.abs(whole - person.portrait)[560:640, 470:550].max() <= 4
+
+
+def test_mask_stays_between_nose_and_jaw():
+    person = drawn_identity()
+    points = person.points.copy()
+    points[[58, 288], :2] = [[320, 700], [704, 700]]
+    points[[61, 291], :2] = [[450, 700], [574, 700]]
+    points[2, :2] = 512, 600
+    for i, x in zip(faces.CHIN, np.linspace(580, 444, len(faces.CHIN)), strict=True):
+        points[i, :2] = x, 840
+    for i, (x, y) in zip(faces.CHEEKS_AND_NOSE, [(400, 660), (624, 660), (420, 700), (604, 700), (480, 600), (512, 600), (544, 600)], strict=True):  # fmt: skip  # noqa: E501
+        points[i, :2] = x, y
+    mask = lower_face_mask(points, [points])
+    assert mask[720, 512] > 0.99
+    assert mask[480, 512] < 0.01
+    assert mask[:, 320:335].max() < 0.01
+    assert mask[:, 690:704].max() < 0.01
+
+
+def test_identity_is_read_as_it_was_written(tmp_path: Path):
+    person = drawn_identity(seed=12)
+    person.save(tmp_path / "deep" / "12.npz")
+    again = load_identity(tmp_path / "deep" / "12.npz")
+    assert again.seed == 12
+    for name, value in vars(person).items():
+        np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["12.npz"]
+
+
+def test_acceptance_names_what_is_wrong():
+    targets = node_targets(NEUTRAL)
+    good = replace(drawn_identity(), mouth_targets=targets, mouth_measured=targets.copy())
+    learned = directions.load()
+
+    def found(**changes) -> str:
+        return " ".join(problems(replace(good, **changes), learned))
+
+    assert "mouth" not in found()
+    assert "opening does not follow" in found(mouth_measured=targets[::-1].copy())
+    assert "does not close" in found(mouth_measured=targets + np.array([0.03, 0, 0, 0, 0, 0]))
+    assert "beard" in found(mouth_stubble=np.full((8, 5), 2.0))
+    assert "eyes do not close" in found(eye_heights=np.array([0.2, 0.2, 0.2, 0.15]))
+    missing = targets.copy()
+    missing[3, 2] = np.nan
+    assert "no face" in found(mouth_measured=missing)
+
+
+def test_learned_directions_are_small_and_whole():
+    assert directions.PATH.stat().st_size < 100_000
+    learned = directions.load()
+    assert learned.mouth.shape == (6, 512)
+    assert np.linalg.norm(learned.reference[0] - learned.reference[3]) == pytest.approx(1, abs=1e-5)
+    assert all(np.isfinite(array).all() for array in vars(learned).values())
+
+
+def test_vetted_people_have_a_kind_of_voice():
+    assert set(VETTED.values()) <= set(faces.PITCHES)
+
+
+@pytest.fixture(scope="module")
+def sculptor() -> faces.Sculptor:
+    pytest.importorskip("openvino")
+    if any(weights.find(name) is None for name in (*generator.WEIGHTS, "face_landmarker")):
+        pytest.skip("python weights.py fetch --profile embedded")
+    return faces.open_sculptor()
+
+
+def test_opened_generator_draws_the_original_picture_and_opens_a_mouth(sculptor):
+    import openvino
+
+    style = generator.truncate(sculptor.generator.style(0), sculptor.directions.mean_style)
+    files = weights.require(*generator.WEIGHTS)
+    core = openvino.Core()
+    network = core.read_model(files["random_face_synthesis_xml"], files["random_face_synthesis_bin"])
+    original = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    expected = (np.clip(original(style[None])[0][0] * 0.5 + 0.5, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    image, points = sculptor.draw(style)
+    assert np.abs(image.astype(int) - expected).max() <= 1
+    opened, opened_points = sculptor.draw(sculptor.moved(np.tile(style, (23, 1)), np.array([1.0, 0, 0, 0, 0, 0])))
+    assert sculptor.mouth(opened_points)[0] - sculptor.mouth(points)[0] > 0.03
+    difference = np.abs(opened.astype(int) - image).mean(2)
+    x, y = points[[13, 14], :2].mean(0).astype(int)
+    assert difference[y - 30 : y + 30, x - 50 : x + 50].mean() > 2 * np.median(difference)  # the mouth, not the wall
