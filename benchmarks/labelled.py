@@ -9,6 +9,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -34,6 +35,11 @@ def labelled(clips: Path, output: Path) -> pd.DataFrame:
     return joined.assign(large=width >= MIN_FACE_PX)
 
 
+def where(rows: pd.DataFrame, chosen: Any) -> pd.DataFrame:
+    """The rows for which it is true."""
+    return rows.loc[chosen]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--clips", type=Path, required=True)
@@ -48,28 +54,29 @@ def main() -> int:
 
     print("files without audible speech, by label: reason")
     for label, reason in UNHEARD.items():
-        files = rows[rows["audio"] == label]
-        kept = files[files["kept"]]["file"].tolist()
-        others = files[files["reason"] != reason][["file", "reason"]].drop_duplicates().to_records(index=False).tolist()
-        print(f"  {label}: {files['file'].nunique()} files, kept {kept}, another reason than {reason}: {others}")
+        files = where(rows, rows["audio"] == label)
+        kept = where(files, files["kept"])["file"].tolist()
+        others = sorted({(row["file"], row["reason"]) for row in files.to_dict("records") if row["reason"] != reason})
+        print(f"  {label}: {len(set(files['file']))} files, kept {kept}, another reason than {reason}: {others}")
 
-    real = rows[(rows["class"] == "real") & (rows["sync"] == "in_sync") & rows["large"]]
-    before = real[real["kept"] | (real["stage"] == SYNC_STAGE)]["file"].unique()
-    missing = sorted(set(real["file"]) - set(before))
-    print(f"\nin-sync real files with a face of {MIN_FACE_PX} px and more: {real['file'].nunique()}, ", end="")
+    real = where(rows, (rows["class"] == "real") & (rows["sync"] == "in_sync") & rows["large"])
+    before = set(where(real, real["kept"] | (real["stage"] == SYNC_STAGE))["file"])
+    missing = sorted(set(real["file"]) - before)
+    print(f"\nin-sync real files with a face of {MIN_FACE_PX} px and more: {len(set(real['file']))}, ", end="")
     print(f"kept before the sync filter: {len(before)}; not: {missing}")
 
     print("\nsync filter alone, clips by label (a --score-only run measures all of them): verdict, confidence, offset")
     judge = LipAudio()
-    judged = rows[rows["lip_confidence"].notna()].copy()
+    judged = where(rows, rows["lip_confidence"].notna()).copy()
     judged["verdict"] = [judge.decide(row).reason for row in judged.to_dict("records")]
     print(judged.pivot_table("file", "sync", "verdict", "count", observed=True).fillna(0).astype(int).to_string())
     spread = judged.groupby("sync")[["lip_confidence", "lip_offset_frames"]].agg(["count", "min", "median", "max"])
     print(spread.round(2).to_string())
     columns = ["file", "start_s", "duration_s", "verdict", "lip_confidence", "lip_threshold", "lip_offset_frames"]
-    print(judged[judged["verdict"] != "kept"][columns].round(2).to_string(index=False))
-    example = judged[judged["file"].str.contains("syncnet_example")].set_index("file")["lip_offset_frames"]
-    print(f"\nsyncnet_example and its copy 12 frames later: {example.to_dict()}")
+    print(where(judged, judged["verdict"] != "kept").to_string(columns=columns, index=False, float_format="%.2f"))
+    offsets = dict(zip(judged["file"], judged["lip_offset_frames"], strict=True))
+    example = {file: offset for file, offset in offsets.items() if "syncnet_example" in file}
+    print(f"\nsyncnet_example and its copy 12 frames later: {example}")
     return 0
 
 

@@ -79,7 +79,8 @@ class Meter:
         boxes = self.track(path)
         if audio is None or boxes is None:
             return None
-        crops = read_crops(path, header, 0, geometry.squares(boxes, EXPANSION, sigma_frames=3.0), CROP_SIZE)
+        squares = geometry.squares(boxes, EXPANSION, 3.0, header.width, header.height)
+        crops = read_crops(path, header, 0, squares, CROP_SIZE)
         mesh = self.landmarks.measure(crops)
         rows = self.whisper.encode(cut(audio, 0, len(boxes) * SAMPLES_PER_FRAME))
         return mouth_channels(mesh.points, mesh.blendshapes), rows[:, WHISPER_LAYER]

@@ -220,4 +220,4 @@ def test_stages_are_built_from_the_profile_and_put_on_its_device() -> None:
 
 def test_what_stages_may_write_is_documented() -> None:
     scores, reasons = documented([Niqe(), Longer()])
-    assert scores == TRACK_SCORES | Niqe.SCORES and reasons == Niqe.REASONS
+    assert scores == {**TRACK_SCORES, **Niqe.SCORES} and reasons == Niqe.REASONS
