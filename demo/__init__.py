@@ -6,6 +6,7 @@ directions.py  learns which style changes move the mouth and nothing else
 faces.py       one identity: base picture, mouth grid, eyelids; the vetted seeds; `python -m demo.faces`
 speech.py      text -> sound with phoneme times -> mouth opening and width over time
 piper_child.py the process that runs piper-tts
+recordings.py  a real voice -> its phoneme times, by warping piper's onto it
 render.py      identity + mouth track -> frames; frames + sound -> video file
 corpus.py      the table corpus.yaml -> videos and truth.json; `python -m demo.corpus`
 """

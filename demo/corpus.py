@@ -2,6 +2,7 @@
 
     python -m demo.corpus --output DIR                              the described corpus
     python -m demo.corpus --output DIR --talkers 30 --seconds 60    good talkers only, for benchmarks and training
+    python -m demo.corpus --output DIR --recordings                 and four talkers with the voices of real people
 
 One process per core. A video appears under its name when it is whole; the same command continues an interrupted build
 and a second run does nothing. Faces are kept in the user's cache: only the first build on a machine draws them.
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import weights
-from demo import faces, generator, render, speech
+from demo import faces, generator, recordings, render, speech
 from demo.speech import SAMPLE_RATE, MouthTrack, Phoneme, Speech, Voice
 
 TABLE_PATH = Path(__file__).with_name("corpus.yaml")
@@ -41,6 +42,7 @@ ROOM_TONE = 10 ** (-66 / 20)
 CARD_SIZE = 1.4, 1.6  # width and height, in those of the landmarks
 INSET_SHARE = 0.4  # of the picture's height
 MISSING_FRAMES = 0.25  # of a variable rate
+RECORDED: dict[recordings.Name, int] = {"nist_f1": 0, "nist_f2": 18, "nist_m1": 11, "nist_m2": 23}  # whose face
 
 
 class Strict(BaseModel):
@@ -88,6 +90,7 @@ class Video(Strict):
     seconds: float
     expect: tuple[Expectation, ...]
     voice: tuple[float, float] = (1.0, 1.0)  # pitch, length_scale
+    recording: recordings.Name | None = None  # this real voice, from the first frame to the last, instead of `voice`
     width: int = 1280
     height: int = 720
     side: int
@@ -127,7 +130,9 @@ class Job(Strict):
     @property
     def recipe(self) -> str:
         """Changes when the video would."""
-        described = f"{VERSION} {faces.CACHE_VERSION} {self.model_dump_json()}"
+        # A video without a recording is described as before there were any: none of these is built again.
+        unused = {"video": {"recording"}} if self.video.recording is None else None
+        described = f"{VERSION} {faces.CACHE_VERSION} {self.model_dump_json(exclude=unused)}"
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
@@ -164,18 +169,40 @@ def plain_talkers(count: int, seconds: float, seed: int) -> list[Video]:
     return videos
 
 
+def recorded_talkers() -> list[Video]:
+    """Good talkers with the real voices of recordings.py, each as long as its recording."""
+    return [
+        Video(
+            name=name,
+            what="good talker with a real voice",
+            face=face,
+            seconds=recordings.RECORDINGS[name].seconds,
+            recording=name,
+            side=800,
+            expect=(Expectation(end_s=recordings.RECORDINGS[name].seconds, verdict="keep", offset_frames=0),),
+        )
+        for name, face in RECORDED.items()
+    ]
+
+
 def plan(videos: list[Video], seed: int) -> list[Job]:
     """Gives every voice its own sentences. The plan depends on the table and the seed only."""
     stretches = [[*_stretches(video), *([video.seconds] if video.dubbed_by else [])] for video in videos]
     texts = iter(speech.allot_sentences([s for video in stretches for s in video], np.random.default_rng([seed, 2])))
     return [
-        Job(video=video, texts=tuple(tuple(next(texts)) for _ in lengths), seed=seed)
+        Job(video=video, texts=(*_recorded_texts(video), *(tuple(next(texts)) for _ in lengths)), seed=seed)
         for video, lengths in zip(videos, stretches, strict=True)
     ]
 
 
+def _recorded_texts(video: Video) -> list[tuple[str, ...]]:
+    return [recordings.RECORDINGS[video.recording].texts] if video.recording else []
+
+
 def _stretches(video: Video) -> list[float]:
-    """Seconds between cuts to other people."""
+    """Seconds between cuts to other people, of those whose words are not given by a recording."""
+    if video.recording is not None:
+        return []
     edges = [0.0, *(cut.at_s for cut in video.cuts if cut.face is not None), video.seconds]
     return [end - start for start, end in pairwise(edges)]
 
@@ -197,6 +224,9 @@ def _say(
 def _own_speech(job: Job, rng: np.random.Generator) -> Speech:
     """What the people in the picture say, one after another."""
     video = job.video
+    if video.recording is not None:
+        files = weights.require(video.recording, recordings.WHISPER, *speech.WEIGHTS)
+        return recordings.read_recording(video.recording, files)
     voices = [video.voice, *(cut.voice or video.voice for cut in video.cuts if cut.face is not None)]
     said = [_say(video, s, v, t, rng) for s, v, t in zip(_stretches(video), voices, job.texts, strict=False)]
     phonemes: list[Phoneme] = []
@@ -347,7 +377,7 @@ def truth(job: Job, track: MouthTrack) -> dict[str, Any]:
     opening, width = speech.sample_track(track, np.arange(round(video.seconds * GRID_FPS)) / GRID_FPS)
     if video.mouth == "closed":
         opening, width = np.zeros_like(opening), np.zeros_like(width)
-    voices = [{"from_s": 0.0, "face": video.face, "voice": video.voice}]
+    voices = [{"from_s": 0.0, "face": video.face, "voice": video.recording or video.voice}]
     voices += [{"from_s": cut.at_s, "face": cut.face, "voice": cut.voice} for cut in video.cuts if cut.face is not None]
     if video.dubbed_by is not None:
         voices = [{"from_s": 0.0, "face": None, "voice": video.dubbed_by}]
@@ -436,6 +466,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds", type=float, default=12.0, help="length of each of --talkers (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="other words, voices and motion (default: %(default)s)")
+    parser.add_argument("--recordings", action="store_true", help="and a talker for each of the four real voices")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these videos of the corpus")
     parser.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one per core)"
@@ -443,14 +474,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     videos = plain_talkers(options.talkers, options.seconds, options.seed) if options.talkers else read_table()
+    if options.recordings:
+        videos += recorded_talkers()
     jobs = plan(videos, options.seed)
     if options.only:
         unknown = set(options.only) - {job.video.name for job in jobs}
         if unknown:
             parser.error(f"no such video: {', '.join(sorted(unknown))}")
         jobs = [job for job in jobs if job.video.name in options.only]
+    recorded = [job.video.recording for job in jobs if job.video.recording is not None]
+    heard = [*recorded, recordings.WHISPER] if recorded else []
     try:
-        weights.require(*generator.WEIGHTS, *speech.WEIGHTS, "face_landmarker")
+        weights.require(*generator.WEIGHTS, *speech.WEIGHTS, "face_landmarker", *heard)
     except weights.WeightsError as error:
         console.print(str(error), style="red", markup=False)
         return 1

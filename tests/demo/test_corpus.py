@@ -1,5 +1,6 @@
 """The table says what the issue asked for, and what is built is what the table says."""
 
+import hashlib
 import json
 from collections import Counter
 from fractions import Fraction
@@ -13,9 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 import weights
-from demo import faces, speech
+from demo import faces, recordings, speech
 from demo.corpus import (
     GRID_FPS,
+    VERSION,
     Expectation,
     Job,
     Video,
@@ -27,6 +29,7 @@ from demo.corpus import (
     plan,
     play_music,
     read_table,
+    recorded_talkers,
     shift_sound,
 )
 from demo.speech import SAMPLE_RATE
@@ -106,6 +109,8 @@ def test_wrong_rows_are_refused_by_field():
         Video.model_validate({**row, "colour": "red"})
     with pytest.raises(ValidationError, match="sound"):
         Video.model_validate({**row, "sound": "noise"})
+    with pytest.raises(ValidationError, match="recording"):
+        Video.model_validate({**row, "recording": "nist_f3"})
 
 
 def test_plan_depends_on_table_and_seed_only():
@@ -125,6 +130,25 @@ def test_any_number_of_talkers():
     assert len({t.face for t in talkers}) == min(30, len(faces.VETTED))
     assert Counter(t.seconds for t in talkers) == {60.0: 30}
     assert all(t.side >= t.height for t in talkers)
+
+
+def test_real_voices_are_further_talkers_who_say_what_was_recorded():
+    jobs = plan([*read_table(), *recorded_talkers()], 0)
+    assert jobs[: len(TABLE)] == plan(read_table(), 0)
+    real = jobs[len(TABLE) :]
+    assert [job.video.recording for job in real] == list(recordings.NAMES)
+    assert [job.texts for job in real] == [(recordings.RECORDINGS[name].texts,) for name in recordings.NAMES]
+    assert {faces.VETTED[job.video.face] for job in real if "_f" in job.video.name} == {"high"}
+    assert {faces.VETTED[job.video.face] for job in real if "_m" in job.video.name} == {"low"}
+
+
+def test_video_without_a_recording_is_described_as_if_there_were_none():
+    job = tiny()
+    fields = json.loads(job.model_dump_json())
+    del fields["video"]["recording"]
+    described = f"{VERSION} {faces.CACHE_VERSION} {json.dumps(fields, separators=(',', ':'))}"
+    assert job.recipe == hashlib.sha256(described.encode()).hexdigest()[:16]
+    assert tiny(recording="nist_f1").recipe != tiny(recording="nist_f2").recipe
 
 
 @pytest.mark.parametrize(("delay", "starts"), [(12, 12 * 1920), (-8, 0), (0, 0)])
