@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from media.errors import MediaError
-from media.probe import FPS, WITHOUT_PTS, Probe, audio_stream, open_media
+from media.probe import FPS, WITHOUT_PTS, Probe, audio_stream, open_media, packets
 
 SAMPLE_RATE = 16000  # paper, section 4.1
 FULL_SCALE = 32768  # 16 bits
@@ -58,12 +58,7 @@ def cut(track: np.ndarray, start_sample: int, samples: int) -> np.ndarray:
 
 def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[AudioFrame]:
     """Audio frames in order; packets that do not decode are passed over."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, FFmpegError):
-            return
+    for packet in packets(container, stream):
         try:
             yield from packet.decode()
         except FFmpegError:

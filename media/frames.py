@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from media.errors import MediaError
-from media.probe import FPS, Limits, Probe, grid_index, open_media, stamp, video_stream
+from media.probe import FPS, Limits, Probe, grid_index, open_media, packets, stamp, video_stream
 
 cv2.setNumThreads(1)  # one worker per core
 
@@ -81,12 +81,8 @@ def frames_from(path: Path, probe: Probe, start_frame: int) -> Generator[VideoFr
 
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Frames with a time stamp in presentation order; what does not decode is passed over."""
-    packets, previous = container.demux(stream), None
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, FFmpegError):
-            return
+    previous = None
+    for packet in packets(container, stream):
         try:
             for frame in packet.decode():
                 previous = stamp(frame, container, previous)

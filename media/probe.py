@@ -18,6 +18,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -123,6 +124,17 @@ def audio_stream(container: InputContainer) -> AudioStream | None:
         return None
     streams[0].codec_context.thread_count = 1
     return streams[0]
+
+
+def packets(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Packet]:
+    """The packets of a stream, as far as the file can be read."""
+    found = container.demux(stream)
+    while True:
+        try:
+            packet = next(found)
+        except (StopIteration, FFmpegError):
+            return
+        yield packet
 
 
 def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
