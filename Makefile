@@ -23,7 +23,8 @@ demo: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
 	$(BIN)/python -m demo.corpus --output $(OUTPUT)/videos
 	$(BIN)/python curation/run.py --profile embedded --videos $(OUTPUT)/videos --output $(OUTPUT)/curated
-	$(BIN)/python -c "import pandas; print(pandas.read_parquet('$(OUTPUT)/curated/manifests/clips.parquet').head().T.to_string())"
+	$(BIN)/python -c "import pandas; print(pandas.read_parquet('$(OUTPUT)/curated/manifests/clips.parquet', \
+		columns=['key', 'start_s', 'end_s', 'reason', 'face_median_px', 'blur', 'lip_confidence']).head(8).to_string())"
 
 test: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
