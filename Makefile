@@ -28,6 +28,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
+	$(BIN)/python -m tests.talkers
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)

@@ -19,10 +19,17 @@ def corpus(*only: str) -> Path:
     missing = [name for name in NEEDED if weights.find(name) is None]
     if missing:
         pytest.skip(f"not in the cache: {', '.join(missing)}; make test fetches them")
-    folder = weights.cache_folder() / "test-corpus"
-    command = [sys.executable, "-m", "demo.corpus", "--output", str(folder), *(["--only", *only] if only else [])]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return folder
+    subprocess.run(builder(*only), cwd=ROOT, check=True, capture_output=True, text=True)
+    return folder()
+
+
+def folder() -> Path:
+    return weights.cache_folder() / "test-corpus"
+
+
+def builder(*only: str) -> list[str]:
+    """The command that builds the corpus, or some of its videos; a second run of it does nothing."""
+    return [sys.executable, "-m", "demo.corpus", "--output", str(folder()), *(["--only", *only] if only else [])]
 
 
 def described() -> list[dict]:
@@ -34,4 +41,8 @@ def run_curation(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.Complet
     """`python curation/run.py ...` as a user types it."""
     command = [sys.executable, str(ROOT / "curation" / "run.py"), *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=540, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=840, check=False)
+
+
+if __name__ == "__main__":  # `make test` builds it first: minutes on a fresh machine, with a progress bar
+    raise SystemExit(subprocess.run(builder(), cwd=ROOT, check=False).returncode)

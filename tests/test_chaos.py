@@ -74,7 +74,7 @@ chaos:
   device: cpu
   seed: 0
   shard_bytes: 60_000
-  workers: {gpus: 0.0, deadline_s: 15.0, deadline_factor: 0.0, max_gb: 1.5, recycle_gb: 9.0, recycle_sources: 3}
+  workers: {gpus: 0.0, deadline_s: 20.0, deadline_factor: 0.0, max_gb: 1.5, recycle_gb: 9.0, recycle_sources: 3}
   limits: {max_duration_s: 60.0, max_pixels: 1_000_000, max_bytes: 10_000_000}
   stages:
     - steps/drawn_face
