@@ -108,6 +108,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     from curation.stage import build_stages
     from manifests.summary import print_summary
     from shards.packer import PackError
+    from shards.reader import ShardError
 
     logging.basicConfig(
         filename=options.output / "logs" / "run.log", level=logging.INFO, format="%(asctime)s %(message)s", force=True
@@ -132,7 +133,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         table = finish(options.output, profile, build_stages(profile.stages), ledger)
     except KeyboardInterrupt:
         return stopped("stopped")
-    except (ClusterError, OutputError, PackError) as error:
+    except (ClusterError, OutputError, PackError, ShardError) as error:
         return stopped(str(error))
     except OSError as error:
         return stopped(f"{error.filename or options.output}: {error.strerror}")
