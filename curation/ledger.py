@@ -90,7 +90,8 @@ class Ledger:
         self.folder = output / "ledger"
         self.folder.mkdir(parents=True, exist_ok=True)
         check_recipe(output, recipe, fork)
-        remove_leftovers(self.folder)
+        for folder in (output, self.folder, *output.glob("parts/*")):
+            remove_leftovers(folder)
         self.next_segment = 0
         self.waiting: list[dict[str, Any]] = []
         self.flushed_s = time.monotonic()

@@ -8,6 +8,9 @@ ends it. Sources that ran beside it are not touched.
 import logging
 import os
 import re
+import signal
+import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
@@ -26,6 +30,7 @@ from curation.worker import MEMORY, Worker, log_path
 ROOT = pipelines.ROOT
 MAX_DEATHS = 2
 WAIT_S = 0.5
+LAST_RESORT_S = 8.0
 LAST_WORDS_LINES = 12
 log = logging.getLogger("curation")
 
@@ -50,6 +55,8 @@ class Pool:
     ) -> None:
         self.profile, self.output = profile, output
         start_ray()
+        self.closing, self.closed = False, threading.Event()
+        threading.Thread(target=self.watch_ray, daemon=True).start()
         gpus = 0.0 if profile.device == "cpu" else profile.workers.gpus
         have = ray.cluster_resources()
         if gpus and have.get("GPU", 0) < gpus:
@@ -162,9 +169,23 @@ class Pool:
         del self.done[worker]
         return self.replace(worker)
 
+    def watch_ray(self) -> None:
+        """Ends this process when the Ray that it started dies: calls into a dead Ray may wait for ever."""
+        raylets = [each for each in psutil.Process().children(recursive=True) if each.name() == "raylet"]
+        while not self.closed.wait(WAIT_S):
+            if any(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in raylets):
+                if not self.closing:
+                    print("Ray is gone: its process on this machine died", file=sys.stderr)
+                    os.kill(os.getpid(), signal.SIGTERM)  # the main thread stops as on request, if it can
+                if not self.closed.wait(LAST_RESORT_S):
+                    os._exit(1)
+                return
+
     def close(self) -> None:
+        self.closing = True
         with suppress(Exception):  # whatever is wrong with Ray now, it must not hide why we stop
             ray.shutdown()
+        self.closed.set()
 
 
 def last_line(error: Exception) -> str:

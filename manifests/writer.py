@@ -33,6 +33,7 @@ from manifests.schema import (
     stage_of_cpu_column,
 )
 from shards.table import write_table
+from shards.whole_file import remove_leftovers
 
 Row = Mapping[str, Any]
 FOLDER = "manifests"
@@ -75,6 +76,7 @@ def write_manifests(
 
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     notes = {"reasons": json.dumps(allowed), "scores": json.dumps(dict(scores)), "stages": json.dumps(list(stages))}
     cpu = sorted({name for row in timing_rows for name in row if stage_of_cpu_column(name)})
     timing_columns = (*TIMINGS, *(Column(n, "float64", "s", "CPU time of the stage", optional=True) for n in cpu))
