@@ -22,9 +22,20 @@ from media.probe import FPS
 from pipelines import Profile
 from shards.packer import pack
 from shards.reader import iterate
-from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, decode_npy, encode_json, encode_npy
+from shards.sample import (
+    AUDIO,
+    BOXES,
+    JSON,
+    LANDMARKS,
+    VIDEO,
+    WHISPER,
+    WHISPER_ROWS_PER_FRAME,
+    Sample,
+    decode_npy,
+    encode_json,
+    encode_npy,
+)
 
-ROWS_PER_FRAME = 2
 OF_STEP = {"steps/landmarks": LANDMARKS, "steps/whisper": WHISPER}
 
 
@@ -112,7 +123,7 @@ def finished(sample: Sample, clip: Mapping[str, Any]) -> Sample:
         assert 0 <= first <= 2 * margin, f"{sample.key}: shifted by {shift} frames, the margin is {margin}"
         audio = decode_flac(members[AUDIO])[first * SAMPLES_PER_FRAME :][: frames * SAMPLES_PER_FRAME]
         members[AUDIO] = encode_flac(audio)
-        rows = decode_npy(members[WHISPER])[first * ROWS_PER_FRAME :][: frames * ROWS_PER_FRAME]
+        rows = decode_npy(members[WHISPER])[first * WHISPER_ROWS_PER_FRAME :][: frames * WHISPER_ROWS_PER_FRAME]
         members[WHISPER] = encode_npy(rows)
     scores = {name: clip[name] for name in clip if isinstance(clip[name], float) and name not in ("start_s", "end_s")}
     fields.pop("margin_frames", None)

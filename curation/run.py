@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,23 +44,20 @@ log = logging.getLogger("curation")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        profile = pipelines.load(options.profile, options.set)
-        videos, ignored = list_videos(options.videos)
-        weights.ensure(*pipelines.weights_of(profile))
-        options.output = options.output.absolute()
-        (options.output / "logs").mkdir(parents=True, exist_ok=True)
-        lock = Lock(options.output)
-        lock.__enter__()
-    except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError, LockError
-        return refuse(error)
-    if ignored:
-        names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
-        print(f"not videos by name, left alone: {names}")
-    try:
+    with ExitStack() as held:
+        try:
+            profile = pipelines.load(options.profile, options.set)
+            videos, ignored = list_videos(options.videos)
+            weights.ensure(*pipelines.weights_of(profile))
+            options.output = options.output.absolute()
+            (options.output / "logs").mkdir(parents=True, exist_ok=True)
+            held.enter_context(Lock(options.output))
+        except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError, LockError
+            return refuse(error)
+        if ignored:
+            names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
+            print(f"not videos by name, left alone: {names}")
         return run(profile, videos, options)
-    finally:
-        lock.__exit__()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -193,18 +191,18 @@ def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipeline
     # Longest first: no straggler at the end. Last of all what was under way when an earlier run died: it may be why.
     work.sort(key=lambda each: (storable(each.path) in ledger.interrupted, -each.frames, str(each.path)))
 
-    with Bar("curating", len(work), sum(identity.frames for identity in work) / 25) as bar:
+    with Bar("curating", len(work), sum(identity.duration_s for identity in work)) as bar:
 
         def done(identity: "Identity", curated: "Curated") -> None:
             ledger.add(identity, curated)
-            bar.advance(identity.frames / 25)
+            bar.advance(identity.duration_s)
             account(identity, curated, bar.print)
 
         def lost(identity: "Identity", reason: str, detail: str) -> None:
             done(identity, failed(identity, reason, detail))
 
         def deadline_s(identity: "Identity") -> float:
-            return profile.workers.deadline_s + profile.workers.deadline_factor * identity.frames / 25
+            return profile.workers.deadline_s + profile.workers.deadline_factor * identity.duration_s
 
         pool.map("curate", work, begin=ledger.begin, done=done, lost=lost, deadline_s=deadline_s)
 

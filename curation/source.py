@@ -40,6 +40,10 @@ class Identity:
     def frames(self) -> int:
         return self.probe.frames if self.probe else 0
 
+    @property
+    def duration_s(self) -> float:
+        return self.frames / FPS
+
 
 @dataclass(frozen=True)
 class Curated:

@@ -7,6 +7,7 @@ pictures: the decoder's planes are scaled or cut first and converted then. HDR i
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -108,12 +109,7 @@ def sought(
     first = next(frames, None)
     if first is None or grid_index(frame_time_s(first) - probe.first_pts_s) > start_frame:
         return None
-
-    def chained() -> Iterator[VideoFrame]:
-        yield first
-        yield from frames
-
-    return chained()
+    return chain([first], frames)
 
 
 def frame_time_s(frame: VideoFrame) -> float:

@@ -14,11 +14,10 @@ import numpy as np
 import weights
 from curation.clip import Clip
 from curation.stage import Step
+from shards.sample import WHISPER_ROWS_PER_FRAME
 
 if TYPE_CHECKING:
     from models.whisper_features import WhisperFeatures
-
-ROWS_PER_FRAME = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Whisper(Step):
         if clip.source.audio is None:  # already dropped, and only looked at for its other scores
             yield clip
             return
-        first = ROWS_PER_FRAME * (clip.start_frame + clip.audio_shift_frames - self.margin_frames)
-        last = ROWS_PER_FRAME * (clip.end_frame + clip.audio_shift_frames + self.margin_frames)
+        first = WHISPER_ROWS_PER_FRAME * (clip.start_frame + clip.audio_shift_frames - self.margin_frames)
+        last = WHISPER_ROWS_PER_FRAME * (clip.end_frame + clip.audio_shift_frames + self.margin_frames)
         rows = self.model.rows(clip.source.audio, max(first, 0), last)
         before = np.zeros((max(-first, 0), *rows.shape[1:]), rows.dtype)  # paper, section 3.4: zeros at the boundary
         yield replace(clip, whisper=np.concatenate([before, rows]), margin_frames=self.margin_frames)
