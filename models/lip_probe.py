@@ -5,7 +5,12 @@ unlabelled clips of the run itself: clips that do not agree with the others lose
 numpy only; landmarks and Whisper rows come from elsewhere.
 """
 
+import argparse
 import hashlib
+import io
+import json
+import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -564,3 +569,40 @@ def fit_command(records: Callable[[], Iterable[LipRecord]], output: Path) -> Lip
         )
     fit.probe.save(output)
     return fit
+
+
+def records_in(parts: Iterable[Path]) -> Iterator[LipRecord]:
+    """The records that a curation left in its parts (`OUT/parts/*/*.tar`), in order of part."""
+    for part in sorted(parts):
+        with tarfile.open(part) as archive:
+            found: dict[str, dict[str, bytes]] = {}
+            for entry in archive:
+                key, _, member = entry.name.partition(".")
+                content = archive.extractfile(entry)
+                if content is not None and member in ("json", "mouth.npy", "whisper.npy"):
+                    found.setdefault(key, {})[member] = content.read()
+        for key, members in found.items():
+            if len(members) == 3:
+                fields = json.loads(members["json"])
+                channels, rows = (np.load(io.BytesIO(members[name])) for name in ("mouth.npy", "whisper.npy"))
+                margin = fields["margin_frames"]
+                yield LipRecord(key, fields["source_id"], channels, rows[:, WHISPER_LAYER], margin)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m models.lip_probe", description="Fit a lip probe on curated clips.")
+    command = parser.add_subparsers(dest="command", required=True).add_parser("fit", help="fit and save a probe")
+    command.add_argument("--clips", type=Path, required=True, help="output folder of curation/run.py")
+    command.add_argument("--output", type=Path, required=True, help="the probe's file, for filters/lip_audio.weights")
+    options = parser.parse_args(arguments)
+    try:
+        fit = fit_command(lambda: records_in(options.clips.glob("parts/*/*.tar")), options.output)
+    except (ValueError, OSError) as error:
+        print(f"python -m models.lip_probe: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.output}: fitted on {fit.probe.clips} clips of {fit.probe.sources} sources")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

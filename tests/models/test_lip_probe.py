@@ -15,6 +15,8 @@ from media.probe import probe
 from models import lip_probe
 from models.face_landmarks import BLENDSHAPES, FaceLandmarks
 from models.lip_probe import LipFit, LipProbe, LipRecord, motion, mouth_channels
+from shards.sample import Sample, encode_json, encode_npy
+from shards.writer import write_tar
 
 MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 FRAMES = 120
@@ -282,3 +284,24 @@ def test_a_real_speakers_mouth_measures_the_same_when_the_picture_is_tilted() ->
     upright, turned = (motion(mouth_channels(*vars(model.measure(p)).values())) for p in (pictures, tilted))
     correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(upright.T[:14], turned.T[:14], strict=True)]
     assert np.median(correlations) > 0.9
+
+
+def test_the_command_fits_what_a_curation_left_in_its_parts(
+    fit: LipFit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for record in POOL:
+        part = tmp_path / "out" / "parts" / "aa" / f"{record.key}.tar"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        rows = np.zeros((len(record.rows), 5, record.rows.shape[1]), np.float16)
+        rows[:, lip_probe.WHISPER_LAYER] = record.rows
+        fields = {"source_id": record.source_id, "start_frame": 0, "end_frame": 1, "frames": 1, "margin_frames": MARGIN}
+        members = {
+            "json": encode_json(fields),
+            "mouth.npy": encode_npy(record.channels),
+            "whisper.npy": encode_npy(rows),
+        }
+        write_tar(part, [Sample(record.key, members)])
+    found = tmp_path / "probe.npz"
+    assert lip_probe.main(["fit", "--clips", str(tmp_path / "out"), "--output", str(found)]) == 0
+    assert f"fitted on {len(POOL)} clips" in capsys.readouterr().out
+    assert np.array_equal(LipProbe.load(found).ridge, fit.probe.ridge)
