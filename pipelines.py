@@ -6,19 +6,24 @@ stage's name is found by its path, so this file knows no stage.
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import inspect
+import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 ROOT = Path(__file__).resolve().parent
 PIPELINES = ROOT / "pipelines.yaml"
+
+
+T = TypeVar("T")
 
 
 class ProfileError(ValueError):
@@ -47,6 +52,7 @@ class WorkerSettings:
 
 
 NESTED: dict[str, type] = {"limits": SourceLimits, "workers": WorkerSettings}
+OTHER_HALF = "training"  # the section that `load` leaves to `load_section`
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,8 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
 
     Raises ProfileError for unknown names and wrong types, with the line in the file or the override.
     """
-    document = compose(path)
-    profiles = {key.value: node for key, node in document.value}
-    if name not in profiles:
-        raise ProfileError(f"profile {name!r} is not in {path.name}{suggestion(name, profiles)}")
-    where = Where(path, profiles[name])
-    values = plain(profiles[name])
-    if not isinstance(values, dict):
-        raise ProfileError(f"{where()}: profile {name!r} needs settings such as `name: value`, found {values!r}")
+    values, where = profile_of(name, path)
+    values.pop(OTHER_HALF, None)
     stages = stage_list(values.pop("stages", []), where)
     known = {field.name: field for field in dataclasses.fields(Profile) if field.name not in ("name", "stages")}
     for override in overrides:
@@ -99,6 +99,63 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
     for key in known.keys() - NESTED.keys():
         values[key] = typed(values[key], hints[key], where(key), key)
     return Profile(name=name, stages=tuple(checked_stages(stages, where)), **values)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A run's recipe.yaml with overrides of its profile applied and checked, and its hash made new."""
+    values, where = profile_of("profile", path)
+    stages = stage_list(values.pop("stages", []), where)
+    for override in overrides:
+        apply(override, values, stages)
+    hints = typing.get_type_hints(Profile)
+    for key in values.keys() - NESTED.keys():
+        values[key] = typed(values[key], hints[key], where(key), key)
+    recipe = plain(compose(path))
+    recipe["profile"] = {**values, "stages": [{name: settings} for name, settings in checked_stages(stages, where)]}
+    return {**recipe, "hash": recipe_hash(recipe)}
+
+
+def recipe_hash(recipe: Mapping[str, Any]) -> str:
+    """sha256 over all that decides a result."""
+    deciding = {key: recipe[key] for key in ("profile", "score_only", "weights", "code")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def load_section(name: str, section: str, cls: type[T], overrides: Sequence[str] = (), path: Path = PIPELINES) -> T:
+    """A section of a profile whose groups are the fields of the dataclass `cls`, each a dataclass of settings itself.
+
+    Overrides are written `group.setting=value`. Raises ProfileError as `load` does.
+    """
+    values, where = profile_of(name, path)
+    if section not in values:
+        raise ProfileError(f"{where()}: profile {name!r} has no section {section!r}")
+    where = Where(path, where.child(where.node, section) or where.node)
+    groups = settings_in(values[section], where, section)
+    types = typing.get_type_hints(cls)
+    for key in groups:
+        if key not in types:
+            raise ProfileError(f"{where(key)}: {section} has no group {key!r}{suggestion(key, types)}")
+    groups = {key: settings_in(groups.get(key), where, key) for key in types}
+    for override in overrides:
+        dotted, value = parse_override(override, "optimizer.learning_rate=1.0e-5")
+        group, _, key = dotted.partition(".")
+        if group not in types or key not in fields_of(types[group]):
+            choices = [f"{group}.{field}" for group, kind in types.items() for field in fields_of(kind)]
+            raise ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, choices)}")
+        groups[group][key] = value
+    return cls(**{key: kind(**checked(groups[key], fields_of(kind), where, key)) for key, kind in types.items()})
+
+
+def profile_of(name: str, path: Path) -> tuple[dict[str, Any], "Where"]:
+    """The settings of a profile as plain data, and what finds their lines."""
+    profiles = {key.value: node for key, node in compose(path).value}
+    if name not in profiles:
+        raise ProfileError(f"profile {name!r} is not in {path.name}{suggestion(name, profiles)}")
+    where = Where(path, profiles[name])
+    values = plain(profiles[name])
+    if not isinstance(values, dict):
+        raise ProfileError(f"{where()}: profile {name!r} needs settings such as `name: value`, found {values!r}")
+    return values, where
 
 
 def weights_of(profile: str | Profile) -> list[str]:
@@ -191,14 +248,8 @@ def settings_in(settings: Any, where: Where, owner: str) -> dict[str, Any]:
 
 def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[str, Any]]]) -> None:
     """Sets one value from the command line; the path must exist."""
-    dotted, equals, text = override.partition("=")
+    dotted, value = parse_override(override, "filters/niqe.max_niqe=7.5")
     owner, _, key = dotted.rpartition(".")
-    if not equals or not dotted:
-        raise ProfileError(f"--set {override}: expected path=value, such as filters/niqe.max_niqe=7.5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProfileError(f"--set {override}: {text!r} is not a value ({error})") from error
     by_name = dict(stages)
     if owner in by_name:
         by_name[owner][key] = value
@@ -209,6 +260,17 @@ def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[st
     else:
         choices = [*values, *(f"{name}.{field}" for name in by_name for field in settings_of(name))]
         raise ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, choices)}")
+
+
+def parse_override(override: str, example: str) -> tuple[str, Any]:
+    """`path=value` as path and value."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ProfileError(f"--set {override}: expected path=value, such as {example}")
+    try:
+        return dotted, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProfileError(f"--set {override}: {text!r} is not a value ({error})") from error
 
 
 def checked_stages(

@@ -1,0 +1,40 @@
+import torch
+
+from training.audio import AudioTokens
+
+
+def rows_of(frames: int, k: int, layers: int = 3, dim: int = 8) -> torch.Tensor:
+    return torch.randn(1, 2 * (frames + 2 * k), layers, dim, generator=torch.Generator().manual_seed(0))
+
+
+def test_frame_t_hears_the_rows_of_frames_t_minus_k_to_t_plus_k():
+    audio, rows = AudioTokens(layers=3, dim=8, window_frames=2), rows_of(6, 2)
+    tokens = audio(rows)
+    assert tokens.shape == (1, 6, 10 * 3, 8)  # 2 (2 k + 1) rows of 3 layers
+    for t in range(6):
+        only = audio(rows[:, 2 * t : 2 * t + 10])
+        assert torch.equal(tokens[:, t], only[:, 0])
+
+
+def test_a_token_knows_its_row_and_its_layer():
+    audio = AudioTokens(layers=2, dim=8, window_frames=0)
+    tokens = audio(torch.ones(1, 2, 2, 8))[0, 0]
+    assert len({tuple(token.tolist()) for token in tokens}) == 4
+
+
+def test_fewer_tokens_for_larger_whispers():
+    rows = rows_of(4, 1)
+    assert AudioTokens(layers=3, dim=8, window_frames=1, use="last")(rows).shape == (1, 4, 6, 8)
+    weighted = AudioTokens(layers=3, dim=8, window_frames=1, use="weighted")
+    assert weighted(rows).shape == (1, 4, 6, 8)
+    assert weighted.mix is not None
+    with torch.no_grad():
+        weighted.mix.copy_(torch.tensor([-50.0, -50.0, 50.0]))  # all the weight on the last layer
+        last = AudioTokens(layers=3, dim=8, window_frames=1, use="last")
+        last.load_state_dict({n: v for n, v in weighted.state_dict().items() if n != "mix"})
+        torch.testing.assert_close(weighted(rows), last(rows))
+
+
+def test_rows_shape_is_what_forward_wants():
+    audio = AudioTokens(layers=3, dim=8, window_frames=2)
+    assert audio(torch.zeros(1, *audio.rows_shape(7))).shape[1] == 7

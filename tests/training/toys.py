@@ -1,0 +1,47 @@
+"""A toy of SVD with random weights, in its folder layout, and conditions for it: what the training tests run on."""
+
+from pathlib import Path
+
+import torch
+
+from demo.base import toy_unet, toy_vae
+from training.network import AudioShape, Conditions, SayAnything, build
+from training.settings import ModelSettings
+
+AUDIO = AudioShape(layers=3, dim=16, window_frames=2)
+FRAMES, SIDE, FACTOR = 4, 64, 4
+
+
+def make_base(folder: Path) -> Path:
+    """`unet/` and `vae/` as `demo.base` makes them, the VAE untrained."""
+    if not folder.exists():
+        toy_unet().save_pretrained(folder / "unet")
+        toy_vae().save_pretrained(folder / "vae")
+    return folder
+
+
+def make_network(base: Path, listening: bool = True, **settings: object) -> SayAnything:
+    """The network on a toy base; with `listening` zero-initialised convolutions have weights, as after training."""
+    torch.manual_seed(1)
+    network = build(base, ModelSettings(base=str(base), **settings), AUDIO, FACTOR)  # pyright: ignore[reportArgumentType]
+    if listening:
+        for parameter in network.id_guider.out.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return network.eval()
+
+
+def make_conditions(batch: int = 2, frames: int = FRAMES, seed: int = 0) -> Conditions:
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=random)
+
+    small = SIDE // FACTOR
+    rows = normal(batch, 2 * (frames + 2 * AUDIO.window_frames), AUDIO.layers, AUDIO.dim)
+    ones = torch.ones(batch)
+    return Conditions(normal(batch, frames, 4, small, small), normal(batch, 4, SIDE, SIDE), rows, ones, ones)
+
+
+def make_latents(batch: int = 2, frames: int = FRAMES, seed: int = 9) -> torch.Tensor:
+    small = SIDE // FACTOR
+    return torch.randn(batch, frames, 4, small, small, generator=torch.Generator().manual_seed(seed))

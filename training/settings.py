@@ -1,0 +1,113 @@
+"""What a profile's `training:` section may say: frozen dataclasses, one per module that reads it.
+
+A default stands here only where the paper gives the number or every peer agrees; `pipelines.yaml` sets the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipelines import PIPELINES, load_section
+
+Fusion = Literal["paper", "video_fusion", "vae_feature"]
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """The adaptive mask of section 3.2. Its size is in shares of the height of the face box; from benchmarks/mask.py."""
+
+    kind: Literal["adaptive", "fixed"] = "adaptive"  # "fixed": Table 3, "w/o Mask", the larger lower half of the face
+    alpha: float = 0.75  # equation 6
+    max_gap_frames: int = 8  # appendix A
+    up: float = 0.20  # from the corners of the mouth; lips reach .20
+    down: float = 0.36  # chins reach .33
+    side: float = 0.28  # lips reach .26
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What a training window is and how it is read."""
+
+    frames: int = 16  # section 4.1
+    size: int = 320  # section 4.1: shards of another size are scaled
+    window_frames: int = 2  # k of section 3.4: frames of sound heard on each side
+    reference: Literal["source", "clip"] = "source"  # section 4.1: from the corresponding complete video
+    weight: Literal["length", "clip"] = "length"  # how often a clip comes in an epoch
+    mode: Literal["index", "stream"] = "index"
+    seed: int = 0
+    workers: int = 4  # processes of the loader, per rank
+    max_bad_share: float = 0.01  # of samples that could not be read, above which the run fails
+    validation_share: float = 0.0  # of the sources, never trained on; which ones follows from their hash alone
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What is built on SVD; `base` is a diffusers folder with `unet/` and `vae/`."""
+
+    base: str = "weights/stable-video-diffusion-img2vid-xt"
+    audio_layers: Literal["all", "last", "weighted"] = "all"
+    audio_in_mid: bool = False
+    id_guider: Literal["size", "text"] = "size"  # the paper's 98 M, or its text taken literally: training/id_guider.py
+    fusion: Fusion = "paper"  # the others: Table 3
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """How a clip is made noisy and which conditions it loses."""
+
+    P_mean: float = 0.7  # the paper is silent; the community's values for SVD (SVD_Xtend, CameraCtrl)
+    P_std: float = 1.6
+    drop_audio: float = 0.05  # section 3.5; 0 and 0: Table 3, "w/o Cfg"
+    drop_identity: float = 0.15
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Section 4.1 where it speaks; `global_batch` is the sum over ranks and accumulation."""
+
+    steps: int = 200_000
+    global_batch: int = 16
+    micro_batch: int = 2  # clips of one forward pass on one rank; what is left of the global batch is accumulated
+    learning_rate: float = 6.0e-5
+    warmup_steps: int = 1000  # linear, then constant
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.9999
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How the work is done; of these only `precision` can change a result."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    precision: Literal["bf16", "fp32"] = "bf16"  # of autocast and VAE; parameters are fp32 always
+    checkpointing: bool = True  # of gradients: 1.3 GiB of activations a clip instead of 15
+    compile: bool = False
+    fsdp: bool = False  # FSDP2 instead of DDP: for cards of 24 to 48 GB
+    bf16_gradients: bool = False  # halves what is sent between GPUs
+    threads: int = 0  # of torch on a CPU, per rank; 0: all cores
+    log_every: int = 10
+    save_every: int = 1000
+    keep: int = 3  # newest checkpoints
+    validate_every: int = 1000
+    validation_windows: int = 16
+    validation_steps: int = 15
+    wandb: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    model: ModelSettings
+    mask: MaskSettings
+    data: DataSettings
+    noise: NoiseSettings
+    optimizer: OptimizerSettings
+    run: RunSettings
+
+
+def load_settings(profile: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> TrainingSettings:
+    """The `training:` section of a profile. Raises ProfileError with the line and a suggestion, before any work."""
+    return load_section(profile, "training", TrainingSettings, overrides, path)
