@@ -1,0 +1,72 @@
+"""EDM preconditioning and the loss (equations 2 to 5), around a network F_theta.
+
+The paper's symbols, as in Karras et al. 2022: sigma [B], one noise level per clip, for all its frames; z0 clean and
+z = z0 + sigma n noisy latents; c_skip, c_out, c_in, c_noise the scalings of equation 2 in SVD's form (sgm's
+VScalingWithEDMcNoise); lambda(sigma) = (1 + sigma^2) / sigma^2 (sgm's VWeighting).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scalings:
+    """Of equation 2, each shaped to multiply [B, F, C, h, w]; c_noise [B]."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+    @classmethod
+    def of(cls, sigma: Tensor) -> "Scalings":
+        s = sigma.view(-1, 1, 1, 1, 1)
+        return cls(1 / (s**2 + 1), -s / (s**2 + 1).sqrt(), 1 / (s**2 + 1).sqrt(), 0.25 * sigma.log())
+
+
+def denoised(F: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
+    """Equation 2: the clean latents that the network's output F [B, F, 4, h, w] for the noisy ones z stands for."""
+    s = Scalings.of(sigma)
+    return s.c_skip * z + s.c_out * F
+
+
+def velocity(z0: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
+    """What F should be: v = (n - sigma z0) / sqrt(1 + sigma^2), with n of unit variance."""
+    s = sigma.view(-1, 1, 1, 1, 1)
+    return (n - s * z0) / (1 + s**2).sqrt()
+
+
+def loss(F: Tensor, z0: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
+    """Equation 5 of each clip, [B]: lambda |D - z0|^2 in the equal form |F - v|^2.
+
+    Written with v nothing is divided by sigma^2, and no two large numbers are subtracted in bf16.
+    """
+    return (F.float() - velocity(z0, n, sigma)).square().mean(dim=(1, 2, 3, 4))
+
+
+def draw_sigma(normal: Tensor, P_mean: float, P_std: float) -> Tensor:
+    """ln sigma ~ N(P_mean, P_std^2) from standard normal draws [B]."""
+    return (P_mean + P_std * normal).exp()
+
+
+def draw_masks(uniform: Tensor, audio_rate: float, identity_rate: float) -> tuple[Tensor, Tensor]:
+    """(keep_audio, keep_identity) [B], 1 or 0, from two uniform draws per clip [B, 2] (section 3.5).
+
+    The two are independent draws, and masking the audio always masks the identity: with 5 % and 15 % the identity goes
+    in 19.25 % of the clips.
+    """
+    keep_audio = uniform[:, 0] >= audio_rate
+    keep_identity = keep_audio & (uniform[:, 1] >= identity_rate)
+    return keep_audio.float(), keep_identity.float()
+
+
+def draw_noise(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one clip, from its own seed: n and the VAE's posterior draw, both `shape`, and the draw for sigma, a scalar.
+
+    On the CPU always, so that a clip meets the same noise on any device, on any rank and after a resume.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = torch.randn(shape, generator=generator)
+    return n, torch.randn(shape, generator=generator), torch.randn((), generator=generator)
