@@ -118,7 +118,12 @@ def frame_time_s(frame: VideoFrame) -> float:
 
 
 def scan(
-    path: Path, probe: Probe, long_side: int = 640, end_frame: int | None = None, limits: Limits = Limits()
+    path: Path,
+    probe: Probe,
+    long_side: int = 640,
+    end_frame: int | None = None,
+    limits: Limits = Limits(),
+    start_frame: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(i, picture) for every grid frame: [h, w, 3] uint8 RGB with `long_side` pixels on the longer side.
 
@@ -127,7 +132,7 @@ def scan(
     scale = min(1.0, long_side / max(probe.width, probe.height))
     width, height = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
     last_frame, picture = None, np.empty(0)
-    for i, frame in grid_frames(path, probe, 0, end_frame, limits):
+    for i, frame in grid_frames(path, probe, start_frame, end_frame, limits):
         if frame is not last_frame:
             planes = upright(planes_of(frame), probe.rotation)
             resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes]

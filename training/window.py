@@ -1,0 +1,187 @@
+"""Reads one window of a clip: the frames, sound rows and mask that the model sees, and a reference frame.
+
+Only the groups of pictures that hold the frames are decoded, by PyAV on one thread; the pictures stay planes.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+
+from media.frames import planes_of
+from media.probe import FPS
+from shards.member import read_rows
+from shards.reader import ShardError
+from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, WHISPER_ROWS_PER_FRAME
+from training.mask import context_frames, mask_boxes, median_face
+from training.settings import DataSettings, MaskSettings
+
+TRIES = 8  # places tried in a clip for one where the landmarker found a face
+READ_AHEAD_BYTES = 16384  # ffmpeg's default of 32768 reads a third more of a clip than a window needs
+STRICT = {"err_detect": "aggressive+explode"}  # damage is an error, not a smear: found in 60 of 60 damaged clips
+
+Arrays = dict[str, np.ndarray]  # the tensors of a Batch, by name
+
+
+class OpenClip(Protocol):
+    """The members of one sample as files."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def member(self, name: str) -> io.RawIOBase | io.BytesIO: ...
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sample to read from; `open` and what it opens may raise ShardError."""
+
+    key: str
+    frames: int
+    open: Callable[[], OpenClip]
+
+
+def windows_of(frames: Any, settings: DataSettings) -> Any:
+    """How often a clip of so many frames comes in an epoch; also for an array of lengths."""
+    fitting = frames // settings.frames
+    return fitting if settings.weight == "length" else np.minimum(fitting, 1)
+
+
+def empty(count: int, settings: DataSettings, layers: int, dim: int) -> Arrays:
+    """Arrays for a batch of `count` windows."""
+    frames, size = settings.frames, settings.size
+    rows = WHISPER_ROWS_PER_FRAME * (frames + 2 * settings.window_frames)
+    return {
+        "video": np.empty((count, frames, size * 3 // 2, size), np.uint8),
+        "reference": np.empty((count, size * 3 // 2, size), np.uint8),
+        "mask_boxes": np.empty((count, frames, 4), np.float32),
+        "reference_box": np.empty((count, 4), np.float32),
+        "whisper": np.empty((count, rows, layers, dim), np.float16),
+        "noise_seed": np.empty(count, np.int64),
+        "drop_draws": np.empty((count, 2), np.float64),
+        "sample": np.empty(count, np.int64),
+    }
+
+
+def fill(
+    arrays: Arrays, b: int, clip: Clip, reference: Clip, random: np.random.Generator, mask: MaskSettings
+) -> tuple[str, str] | None:
+    """Put a random window of `clip` and a random frame of `reference` at place b; gives (key, reason) if it cannot."""
+    for each, read in ((clip, read_window), (reference, read_reference)):
+        try:
+            with each.open() as sample:
+                read(each, sample, random, mask, {name: array[b] for name, array in arrays.items()})
+        except ShardError as error:
+            return each.key, str(error)
+    arrays["noise_seed"][b] = random.integers(2**63 - 1)
+    arrays["drop_draws"][b] = random.random(2)
+    return None
+
+
+def read_window(clip: Clip, sample: OpenClip, random: np.random.Generator, mask: MaskSettings, into: Arrays) -> None:
+    """Fill video, mask and sound with a random window. Raises ShardError."""
+    frames = len(into["video"])
+    start, boxes = place_with_face(clip, sample, frames, random, mask)
+    scale = read_planes(clip, sample, start, into["video"])
+    into["mask_boxes"][:] = boxes * scale
+    read_sound(clip, sample, start, frames, into["whisper"])
+
+
+def read_reference(clip: Clip, sample: OpenClip, random: np.random.Generator, mask: MaskSettings, into: Arrays) -> None:
+    """Fill the reference and its mask with a random frame. Raises ShardError."""
+    start, boxes = place_with_face(clip, sample, 1, random, mask)
+    scale = read_planes(clip, sample, start, into["reference"][None])
+    into["reference_box"][:] = boxes[0] * scale
+
+
+def place_with_face(
+    clip: Clip, sample: OpenClip, frames: int, random: np.random.Generator, mask: MaskSettings
+) -> tuple[int, np.ndarray]:
+    """(first frame, [frames, 4] mask) of a random stretch, uniform over those in which every frame has a mask."""
+    for _ in range(TRIES):
+        start = int(random.integers(clip.frames - frames + 1))
+        boxes = read_mask(clip, sample, start, frames, mask)
+        if np.isfinite(boxes).all():
+            return start, boxes
+    raise ShardError(f"{clip.key}: no face in {TRIES} random stretches of {frames} frames")
+
+
+def read_mask(clip: Clip, sample: OpenClip, start: int, frames: int, mask: MaskSettings) -> np.ndarray:
+    """[frames, 4] mask from frame `start`, in pixels of the crop: the same as of the whole clip, from few landmarks."""
+    first = max(start - context_frames(mask), 0)
+    landmarks, length = read_rows(sample.member(LANDMARKS), first, start + frames + context_frames(mask))
+    boxes, count = read_rows(sample.member(BOXES), 0, clip.frames)
+    if not length == count == clip.frames:
+        raise ShardError(f"{clip.key}: {length} landmarks and {count} boxes for {clip.frames} frames")
+    return mask_boxes(landmarks, median_face(boxes), mask)[start - first :][:frames]
+
+
+def read_sound(clip: Clip, sample: OpenClip, start: int, frames: int, into: np.ndarray) -> None:
+    """Fill [2 (T + 2k), layers, dim] with the Whisper rows of frames [start - k, start + T + k), 0 outside the clip."""
+    around = (len(into) - WHISPER_ROWS_PER_FRAME * frames) // 2
+    first = WHISPER_ROWS_PER_FRAME * start - around
+    rows, length = read_rows(sample.member(WHISPER), first, first + len(into))
+    found, expected = [length, *rows.shape[1:]], [WHISPER_ROWS_PER_FRAME * clip.frames, *into.shape[1:]]
+    if found != expected or rows.dtype != into.dtype:
+        raise ShardError(f"{clip.key}.{WHISPER}: {rows.dtype} {found}, expected {into.dtype} {expected}")
+    before = max(-first, 0)
+    into[:before], into[before + len(rows) :] = 0, 0
+    into[before : before + len(rows)] = rows
+
+
+def read_planes(clip: Clip, sample: OpenClip, start: int, into: np.ndarray) -> float:
+    """Decode frames from `start` into [T, 3/2 size, size]; gives what a pixel of the clip measures in them."""
+    with sample.member(VIDEO) as file:
+        try:
+            with av.open(file, "r", format="mp4", buffer_size=READ_AHEAD_BYTES) as container:
+                return decode(container, start, into)
+        except ShardError:
+            raise
+        except (FFmpegError, ValueError, IndexError) as error:
+            text = getattr(error, "strerror", None) or error
+            raise ShardError(f"{getattr(file, 'name', clip.key)}: {text}") from error
+
+
+def decode(container: InputContainer, start: int, into: np.ndarray) -> float:
+    """`read_planes` of an open container."""
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count, stream.codec_context.options = 1, STRICT
+    if stream.average_rate != FPS or stream.width != stream.height or stream.time_base is None:
+        raise ValueError(f"{stream.width}x{stream.height} at {stream.average_rate} fps, expected a square at {FPS} fps")
+    ticks, zero = float(1 / (stream.time_base * FPS)), stream.start_time or 0  # fractions are slow
+    container.seek(zero + round(start * ticks), stream=stream)
+    missing = len(into)
+    for frame in container.decode(stream):
+        i = round((frame.pts - zero) / ticks) - start if frame.pts is not None else -1
+        if 0 <= i < len(into):
+            put_planes(frame, into[i])
+            missing -= 1
+        if i >= len(into) - 1:
+            break
+    if missing:
+        raise ValueError(f"{missing} of the frames {start} to {start + len(into) - 1} are missing")
+    return into.shape[-1] / stream.width
+
+
+def put_planes(frame: VideoFrame, into: np.ndarray) -> None:
+    """Copy the planes of a frame, scaled if need be, into [3/2 size, size]: Y, then U, then V."""
+    found = frame.format.name, frame.colorspace, frame.color_range
+    if found != ("yuv420p", Colorspace.ITU709, ColorRange.MPEG):
+        raise ValueError(f"pictures are {', '.join(map(str, found))}; expected yuv420p, BT.709, limited range")
+    size = into.shape[-1]
+    chroma = into[size:].reshape(2, size // 2, size // 2)
+    for plane, target in zip(planes_of(frame), (into[:size], *chroma), strict=True):
+        if plane.shape == target.shape:
+            target[:] = plane
+        else:
+            kind = cv2.INTER_AREA if len(plane) > len(target) else cv2.INTER_CUBIC
+            cv2.resize(plane, target.shape, dst=target, interpolation=kind)
