@@ -1,0 +1,52 @@
+import torch
+
+from tests.training.toys import make_base, make_network
+from training.checkpoint import Checkpoints, State, export
+from training.network import SayAnything
+from training.ranks import Ranks
+
+ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
+
+
+def make_state(base) -> State:
+    network = make_network(base)
+    averaged = {name: parameter.detach() + 1 for name, parameter in network.named_parameters()}
+    return State(network, torch.optim.AdamW(network.parameters()), averaged)
+
+
+def test_what_is_exported_is_the_average(tmp_path):
+    state = make_state(make_base(tmp_path / "svd"))
+    export(state.network, state.averaged, tmp_path / "export", ALONE)
+    export(state.network, state.averaged, tmp_path / "export", ALONE)  # over an older one
+    loaded = dict(SayAnything.load(tmp_path / "export").named_parameters())
+    assert loaded.keys() == state.averaged.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.averaged.items())
+    assert [path.name for path in tmp_path.glob("*export*")] == ["export"]
+
+
+def test_what_is_saved_is_found_again(tmp_path):
+    state, checkpoints = make_state(make_base(tmp_path / "svd")), Checkpoints(tmp_path / "run", 2, ALONE)
+    assert not checkpoints.load_newest(state)
+    for p in state.network.parameters():
+        p.grad = torch.ones_like(p)
+    state.optimizer.step()
+    state.step, state.samples, state.skipped, state.replaced = 7, 112, 1, 3
+    checkpoints.save(state)
+    random = torch.get_rng_state()
+    other = make_state(tmp_path / "svd")
+    torch.rand(1)
+    assert checkpoints.load_newest(other)
+    assert (other.step, other.samples, other.skipped, other.replaced) == (7, 112, 1, 3)
+    assert torch.equal(torch.get_rng_state(), random)
+    pairs = zip(state.network.parameters(), other.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    moments = [s.optimizer.state[next(s.network.parameters())]["exp_avg"] for s in (state, other)]
+    assert torch.equal(*moments) and moments[0].abs().sum() > 0
+
+
+def test_the_newest_are_kept(tmp_path):
+    state, checkpoints = make_state(make_base(tmp_path / "svd")), Checkpoints(tmp_path / "run", 2, ALONE)
+    for step in (9, 10, 100):
+        state.step = step
+        checkpoints.save(state)
+    assert [path.name for path in checkpoints.found()] == ["step-00000010", "step-00000100"]

@@ -1,0 +1,176 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from pipelines import ROOT
+from tests.training.toys import make_base
+from training import train
+
+SMALL = ["data.size=32", "data.frames=4", "optimizer.global_batch=4", "optimizer.micro_batch=2", "data.workers=0",
+         "optimizer.warmup_steps=2", "run.threads=1", "run.validation_windows=2", "run.validation_steps=2",
+         "run.validate_every=100", "run.save_every=2", "run.log_every=1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base") / "svd")
+
+
+@pytest.fixture
+def command(base: Path, shards: Path):
+    """`python training/train.py ...` as a user types it, or with `ranks` under torchrun, at a size for tests."""
+
+    def build(run: Path, *settings: str, ranks: int = 1, options: tuple[str, ...] = ()) -> list[str]:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+        chosen = [f"model.base={base}", *SMALL, *settings]
+        sets = [word for setting in chosen for word in ("--set", setting)]
+        script = str(ROOT / "training" / "train.py")
+        where = ["--profile", "embedded", "--data", str(shards), "--output" if ranks > 1 else "--run", str(run)]
+        return [sys.executable, *launcher, script, *where, *sets, *options]
+
+    return build
+
+
+def start(command: list[str]) -> tuple[int, str]:
+    """(exit code, all it said) of a command in a process, or processes, of its own."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=600, env=environment(), check=False)
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    return done.returncode, done.stdout + done.stderr
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """The same in this process: importing torch takes longer than these runs."""
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+
+    def here(command: list[str], code: int = 0) -> str:
+        found = train.main(command[2:])
+        said = capsys.readouterr()
+        assert found == code, said
+        return said.out + said.err
+
+    return here
+
+
+def losses(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "train.log").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def exported(folder: Path) -> dict[str, torch.Tensor]:
+    parts = ("unet", "id_guider", "audio")
+    files = {part: load_file(folder / "export" / part / "diffusion_pytorch_model.safetensors") for part in parts}
+    return {f"{part}.{name}": value for part, values in files.items() for name, value in values.items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_same_command_goes_on_where_it_stopped_bit_for_bit(command, run, tmp_path):
+    run(command(tmp_path / "whole", "optimizer.steps=6"))
+    run(command(tmp_path / "cut", "optimizer.steps=3"))
+    run(command(tmp_path / "cut", "optimizer.steps=6", "data.workers=2"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert same(exported(tmp_path / "whole"), exported(tmp_path / "cut"))
+    said = (tmp_path / "cut" / "train.log").read_text()
+    assert '"continued at step 3"' in said
+
+
+def test_two_ranks_learn_what_one_learns_with_ddp_and_with_fsdp(command, run, tmp_path):
+    """The same global batches, gradients averaged: equal but for the order of sums."""
+    settings = ("optimizer.steps=3", "optimizer.micro_batch=2")
+    run(command(tmp_path / "one", *settings))
+    assert start(command(tmp_path / "ddp", *settings, ranks=2))[0] == 0
+    assert start(command(tmp_path / "fsdp", *settings, "run.fsdp=true", ranks=2))[0] == 0
+    one = losses(tmp_path / "one")
+    for other in ("ddp", "fsdp"):
+        found = losses(tmp_path / other)
+        assert found.keys() == one.keys()
+        np.testing.assert_allclose(list(found.values()), list(one.values()), rtol=2e-4)
+        assert exported(tmp_path / other).keys() == exported(tmp_path / "one").keys()
+
+
+def test_sigterm_saves_first_and_the_run_can_go_on(command, run, tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path / "run", "optimizer.steps=1000", "run.save_every=1000"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = tmp_path / "run" / "train.log"
+    while not (log.is_file() and '"loss"' in log.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the same command goes on from there" in output
+    last = max(losses(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{last:08d}"]
+    code, said = start(command(tmp_path / "run", f"optimizer.steps={last + 1}"))
+    assert code == 0, said
+    assert max(losses(tmp_path / "run")) == last + 1
+
+
+def test_a_step_whose_gradients_are_not_finite_is_skipped_and_counted(command, run, tmp_path):
+    run(command(tmp_path / "run", "optimizer.steps=2", "noise.P_mean=1000.0"))  # sigma overflows
+    lines = [json.loads(line) for line in (tmp_path / "run" / "train.log").read_text().splitlines()]
+    assert [line["steps_skipped"] for line in lines if "steps_skipped" in line] == [1, 2]
+    assert all(torch.isfinite(value).all() for value in exported(tmp_path / "run").values())
+
+
+def test_old_checkpoints_go_and_leftovers_of_a_killed_writer_do_no_harm(command, run, tmp_path):
+    leftover = tmp_path / "run" / "checkpoints" / ".tmp-step-00000004"
+    leftover.mkdir(parents=True)
+    (leftover / "__0_0.distcp").write_bytes(b"cut off")
+    run(command(tmp_path / "run", "optimizer.steps=8", "run.keep=2"))
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000006", "step-00000008"]
+
+
+@pytest.mark.parametrize("fusion", ["video_fusion", "vae_feature"])
+def test_the_papers_ablations_train(command, run, tmp_path, fusion):
+    run(
+        command(
+            tmp_path / "run", "optimizer.steps=1", f"model.fusion={fusion}", "mask.kind=fixed", "noise.drop_audio=0.0"
+        )
+    )
+    assert np.isfinite(losses(tmp_path / "run")[1])
+
+
+def test_what_cannot_work_is_refused_with_what_to_do(command, run, tmp_path):
+    assert "did you mean 'optimizer.steps'" in run(command(tmp_path / "a", "optimizer.stepps=1"), code=2)
+    assert "no VAE" in run(command(tmp_path / "a", f"model.base={tmp_path}"), code=2)
+    assert "is no multiple of 1 ranks x 2 clips" in run(command(tmp_path / "a", "optimizer.global_batch=3"), code=2)
+    if not torch.cuda.is_available():
+        assert "sees no CUDA device" in run(command(tmp_path / "a", "run.device=cuda"), code=2)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_is_not_continued_with_other_settings(command, run, tmp_path):
+    run(command(tmp_path / "run", "optimizer.steps=1"))
+    other = command(tmp_path / "run", "optimizer.steps=2", "optimizer.learning_rate=3.0e-3")
+    assert "optimizer.learning_rate: 0.002 -> 0.003" in run(other, code=2)
+    saved = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert saved["optimizer"]["global_batch"] == 4
+
+
+def test_a_dry_run_says_how_much_and_writes_nothing(command, run, tmp_path):
+    said = run(command(tmp_path / "run", options=("--dry-run",)))
+    assert "M parameters" in said and "windows an epoch" in said and "GiB activations" in said
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,151 @@
+"""A run's state on disk: saved whole or not at all, found again, and exported for generation.
+
+    RUN/checkpoints/step-00001000/    torch.distributed.checkpoint: parameters, AdamW, EMA, counters, random state
+    RUN/export/                       the averaged weights as diffusers models (safetensors), for generate.py
+
+torch.distributed.checkpoint keeps its table of contents as a pickle: resume only runs that you or yours wrote. What is
+meant to be passed on is the export.
+"""
+
+import re
+import shutil
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.tensor import DTensor
+
+from training.network import SayAnything
+from training.ranks import Ranks
+
+TEMPORARY = ".tmp-"
+
+
+@dataclass
+class State:
+    """All that a resumed run needs. `samples` is the state of the loader."""
+
+    network: SayAnything
+    optimizer: torch.optim.Optimizer
+    averaged: dict[str, Tensor]  # EMA of the parameters, by name
+    step: int = 0
+    samples: int = 0
+    skipped: int = 0  # steps whose gradients were not finite
+    replaced: int = 0  # samples that could not be read
+    counters: tuple[str, ...] = field(default=("step", "samples", "skipped", "replaced"), repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "network": get_model_state_dict(self.network),
+            "optimizer": get_optimizer_state_dict(self.network, self.optimizer),
+            "averaged": self.averaged,
+            "counters": {name: torch.tensor(getattr(self, name)) for name in self.counters},
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, found: dict[str, Any]) -> None:
+        set_model_state_dict(self.network, found["network"])
+        set_optimizer_state_dict(self.network, self.optimizer, found["optimizer"])
+        for name, value in found["averaged"].items():
+            self.averaged[name].copy_(value)
+        for name in self.counters:
+            setattr(self, name, int(found["counters"][name]))
+        torch.set_rng_state(found["random"])
+
+
+class Checkpoints:
+    """The checkpoints of one run. Writing may go on beside training; `finish` waits for it."""
+
+    def __init__(self, run: Path, keep: int, ranks: Ranks) -> None:
+        self.folder, self.keep, self.ranks = run / "checkpoints", keep, ranks
+        self._writing: tuple[Path, Any] | None = None
+
+    def save(self, state: State) -> None:
+        """Begin to save; on CUDA the copy to disk goes on beside the next steps."""
+        self.finish()
+        target = self.folder / f"step-{state.step:08d}"
+        if target.exists():
+            return
+        temporary = target.with_name(TEMPORARY + target.name)
+        if self.ranks.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+        self.ranks.wait()
+        content = state.as_dict()
+        alone = self.ranks.world == 1
+        if self.ranks.device.type == "cuda" and not alone:
+            self._writing = (target, async_save(content, checkpoint_id=temporary))
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            save(content, checkpoint_id=temporary, no_dist=alone)
+        self._writing = (target, None)
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait for what is being written, give it its name and remove what is too old."""
+        if self._writing is None:
+            return
+        target, future = self._writing
+        self._writing = None
+        if future is not None:
+            future.result()
+        self.ranks.wait()
+        if self.ranks.first:
+            target.with_name(TEMPORARY + target.name).rename(target)
+            for old in self.found()[: -self.keep]:
+                shutil.rmtree(old)
+        self.ranks.wait()
+
+    def found(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+
+    def load_newest(self, state: State) -> bool:
+        """Restore the newest checkpoint into `state`; False if there is none."""
+        self.ranks.wait()
+        found = self.found()
+        if not found:
+            return False
+        content = state.as_dict()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(content, checkpoint_id=found[-1], no_dist=self.ranks.world == 1)
+        state.restore(content)
+        return True
+
+
+def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks: Ranks) -> None:
+    """Write the three parts with other weights than their own (the EMA) to `folder`, atomically; a meeting point."""
+    whole = {name: full(value).cpu() for name, value in weights.items()}
+    if ranks.first:
+        temporary, old = folder.with_name(TEMPORARY + folder.name), folder.with_name(".old-" + folder.name)
+        for path in (temporary, old):
+            shutil.rmtree(path, ignore_errors=True)
+        with torch.device("meta"):
+            other = SayAnything.from_configs(
+                *(part.config for part in (network.unet, network.id_guider, network.audio))
+            )
+        other.load_state_dict(whole, assign=True)
+        other.save(temporary)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    ranks.wait()
+
+
+def full(value: Tensor) -> Tensor:
+    """A tensor whole on this process, where FSDP2 has cut it over all."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,0 +1,333 @@
+"""Fine-tune Stable Video Diffusion into SayAnything, streaming from the shards of a curation.
+
+    torchrun --nproc-per-node 8 training/train.py --profile sayanything --data OUT --output RUN
+    python training/train.py --profile embedded --data OUT --run RUN
+
+`--run` and `--output` are the same; torchrun takes the first for its own unless a `--` stands before the script.
+
+The same command continues where a run stopped, to the same result. SIGTERM and Ctrl-C save a checkpoint first.
+`--dry-run` says how large the model is, what a step costs and how long all of it takes.
+
+Exit code 0: all steps done; 1: stopped before the end, run it again; 2: refused before starting.
+"""
+
+import argparse
+import dataclasses
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's own folder
+    sys.path[0] = str(ROOT)
+
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.distributed.fsdp import FSDPModule  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+
+from shards.whole_file import whole_file  # noqa: E402
+from training.batch import Batch  # noqa: E402
+from training.checkpoint import Checkpoints, State, export, full  # noqa: E402
+from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
+from training.data import Dataset, loader, open_data  # noqa: E402
+from training.journal import Journal  # noqa: E402
+from training.latents import LatentCodec  # noqa: E402
+from training.network import AudioShape, SayAnything, build  # noqa: E402
+from training.objective import losses, prepare  # noqa: E402
+from training.ranks import Ranks, spread, started  # noqa: E402
+from training.settings import TrainingSettings, load_settings  # noqa: E402
+from training.validation import Validation, autocast  # noqa: E402
+
+log = logging.getLogger("training")
+
+
+class Trainer:
+    """One run on one rank. Reads top to bottom: what is built, the loop, one step, what happens beside it."""
+
+    def __init__(self, settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks) -> None:
+        self.settings, self.data, self.run_folder, self.ranks = settings, data, run, ranks
+        each = settings.optimizer.micro_batch * ranks.world
+        self.rounds, rest = divmod(settings.optimizer.global_batch, each)
+        if rest or not self.rounds:
+            raise ValueError(
+                f"optimizer.global_batch {settings.optimizer.global_batch} is no multiple of {ranks.world} ranks x "
+                f"{settings.optimizer.micro_batch} clips of optimizer.micro_batch"
+            )
+        self.codec, self.network = models(settings, data, ranks)
+        if settings.run.checkpointing:
+            self.network.unet.enable_gradient_checkpointing()
+        self.cost = clip_cost(self.network, self.codec, settings)
+        self.wrapped = spread(self.network, ranks, settings.run)
+        if settings.run.compile:
+            self.network.unet.compile()
+        self.state = State(self.network, optimizer_of(self.network, settings), averaged_of(self.network))
+        self.checkpoints = Checkpoints(run, settings.run.keep, ranks)
+        self.validation = Validation.of(data.validation() or data, settings, self.codec, ranks)
+        self.stop_asked = False
+
+    def run(self) -> bool:
+        """Train to the last step; False if a signal stopped it earlier."""
+        state, wanted = self.state, self.settings.optimizer.steps
+        resumed = self.checkpoints.load_newest(state)
+        with Journal(self.run_folder, self.settings, self.cost, self.ranks, state, resumed) as journal:
+            batches = self._batches()
+            while state.step < wanted and not self._stopping():
+                self._step(batches, journal)
+                if state.step % self.settings.run.validate_every == 0 or state.step == wanted:
+                    self._validate(journal)
+                if state.step % self.settings.run.save_every == 0 and state.step < wanted:
+                    self._save()
+            self._save()
+            self.checkpoints.finish()
+        return state.step >= wanted
+
+    def _step(self, batches: Iterator[Batch], journal: "Journal") -> None:
+        """One optimizer step over a global batch: draw, noise, predict, compare, update, average."""
+        state, settings = self.state, self.settings
+        self.wrapped.train()
+        for number in range(self.rounds):
+            with journal.waiting():
+                batch = next(batches)
+            state.replaced += len(batch.quarantined)
+            noisy = prepare(batch.to(self.ranks.device), self.codec, settings.noise, settings.model.fusion)
+            with self._gradients_shared(last=number == self.rounds - 1):
+                with autocast(self.ranks.device, settings.run.precision):
+                    found = losses(self.wrapped, noisy)
+                (found.mean() / self.rounds).backward()
+            journal.losses(noisy.sigma, found.detach())
+        norm = self._update()
+        state.step += 1
+        state.samples += settings.optimizer.global_batch
+        journal.step_done(norm, self._learning_rate())
+
+    def _update(self) -> float:
+        """Clip, step and average unless a gradient is not finite, which skips the step on all ranks; the norm."""
+        state, optimizer = self.state, self.state.optimizer
+        norm: torch.Tensor = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimizer.clip_norm)
+        found = float(full(norm))
+        if self.ranks.sum(0.0 if found < float("inf") else 1.0)[0] > 0:  # NaN is not below infinity either
+            state.skipped += 1
+        else:
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate()
+            optimizer.step()
+            self._average()
+        optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then constant (section 4.1: fixed)."""
+        settings = self.settings.optimizer
+        return settings.learning_rate * min(1.0, (self.state.step + 1) / max(settings.warmup_steps, 1))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """EMA of the parameters; early on over fewer steps, so that it does not remember the start."""
+        decay = min(self.settings.optimizer.ema_decay, (1 + self.state.step) / (10 + self.state.step))
+        parameters = dict(self.network.named_parameters())
+        names = list(self.state.averaged)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            [self.state.averaged[n] for n in names], [parameters[n].data for n in names], 1 - decay
+        )
+
+    def _gradients_shared(self, last: bool):
+        """DDP sends gradients only in the last round of an accumulation; FSDP2 likewise."""
+        if isinstance(self.wrapped, DistributedDataParallel) and not last:
+            return self.wrapped.no_sync()
+        for part in (self.network.unet, self.network.id_guider, self.network.audio):
+            if isinstance(part, FSDPModule):
+                part.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def _batches(self) -> Iterator[Batch]:
+        return loader(
+            self.data,
+            self.settings.optimizer.micro_batch,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            global_batch=self.settings.optimizer.global_batch,
+            start_sample=self.state.samples,
+            workers=self.settings.data.workers,
+        )
+
+    def _validate(self, journal: "Journal") -> None:
+        self.network.eval()
+        loss, sensitivity = self.validation.sensitivity(self.network)
+        folder = self.run_folder / "validation" / f"step-{self.state.step:08d}"
+        journal.validated(loss, sensitivity, self.validation.pictures(self.network, folder))
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.state)
+        export(self.network, self.state.averaged, self.run_folder / "export", self.ranks)
+
+    def _stopping(self) -> bool:
+        """Whether any rank was asked to stop."""
+        return self.ranks.sum(float(self.stop_asked))[0] > 0
+
+    def ask_to_stop(self, *_: object) -> None:
+        self.stop_asked = True
+
+
+def models(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> tuple[LatentCodec, SayAnything]:
+    """The frozen VAE and the network on this rank's device. Equal on all ranks, for any number of them."""
+    base = Path(settings.model.base)
+    dtype = torch.bfloat16 if settings.run.precision == "bf16" else torch.float32
+    codec = LatentCodec.load(base, ranks.device, dtype)
+    torch.manual_seed(settings.data.seed)
+    audio = AudioShape(data.layers, data.dim, settings.data.window_frames)
+    return codec, build(base, settings.model, audio, codec.factor).to(ranks.device)
+
+
+def optimizer_of(network: SayAnything, settings: TrainingSettings) -> torch.optim.AdamW:
+    chosen = settings.optimizer
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=chosen.learning_rate,
+        betas=(chosen.beta1, chosen.beta2),
+        weight_decay=chosen.weight_decay,
+        fused=settings.run.device == "cuda",
+    )
+
+
+def averaged_of(network: SayAnything) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with ExitStack() as held:
+        try:
+            settings = load_settings(options.profile, options.set)
+            ranks = held.enter_context(started(settings.run.device))
+            if settings.run.threads:
+                torch.set_num_threads(settings.run.threads)
+            data = open_data(options.data, settings.data, settings.mask)
+            check_recipe(options.run, settings)
+            if options.dry_run:
+                if ranks.first:
+                    print(forecast(settings, data, ranks))
+                return 0
+            trainer = Trainer(settings, data, options.run, ranks)
+            write_recipe(options.run, settings, ranks)
+        except (ValueError, OSError) as error:  # ProfileError, DataError, a base that is not there, a full disk
+            print(f"refused: {error}", file=sys.stderr)
+            return 2
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, trainer.ask_to_stop)
+        done = trainer.run()
+        if ranks.first and not done:
+            print(f"stopped at step {trainer.state.step}; the same command goes on from there")
+        return 0 if done else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    head, _, rest = (__doc__ or "").partition("\n\n")
+    found = argparse.ArgumentParser(
+        prog="python training/train.py",
+        description=head,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--profile", required=True, help="a profile of pipelines.yaml, such as embedded or sayanything")
+    found.add_argument("--data", required=True, type=Path, help="output folder of a curation, or its shards/")
+    found.add_argument(
+        "--run",
+        "--output",
+        required=True,
+        type=Path,
+        help="folder of checkpoints and curves; continued if it exists",
+    )
+    found.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="GROUP.SETTING=VALUE",
+        help="change one setting, such as optimizer.learning_rate=1.0e-5",
+    )
+    found.add_argument("--dry-run", action="store_true", help="say what would be trained, how large and how long; stop")
+    return found
+
+
+def check_recipe(run: Path, settings: TrainingSettings) -> None:
+    """Refuse to continue a run with other settings than those it was begun with, where they change its result."""
+    file = run / "settings.yaml"
+    if not file.is_file():
+        return
+    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    changed = [
+        f"{group}.{name}: {before.get(group, {}).get(name)} -> {value}"
+        for group, values in decisive(settings).items()
+        for name, value in values.items()
+        if before.get(group, {}).get(name) != value
+    ]
+    if changed:
+        raise ValueError(f"{run} was begun with other settings ({'; '.join(changed)}); use those, or another --run")
+
+
+def write_recipe(run: Path, settings: TrainingSettings, ranks: Ranks) -> None:
+    file = run / "settings.yaml"
+    if ranks.first and not file.is_file():
+        run.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as written:
+            written.write(yaml.safe_dump(decisive(settings), sort_keys=False).encode())
+
+
+def decisive(settings: TrainingSettings) -> dict[str, dict]:
+    """The settings that change what is learned, as plain data. Longer training is no other training."""
+    found = dataclasses.asdict(settings)
+    found["run"] = {"precision": settings.run.precision}
+    for name in ("workers", "max_bad_share"):
+        del found["data"][name]
+    for name in ("steps", "micro_batch"):
+        del found["optimizer"][name]
+    return found
+
+
+def forecast(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> str:
+    """What `--dry-run` prints."""
+    codec, network = models(settings, data, ranks)
+    cost = clip_cost(network, codec, settings)
+    chosen, windows = settings.optimizer, len(data)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    steps_per_epoch = windows // chosen.global_batch
+    states = 16 * count / (ranks.world if settings.run.fsdp else 1)  # parameters, gradients, two moments: fp32 each
+    averaged = 4 * count / (ranks.world if settings.run.fsdp else 1)
+    activations = cost.activation_bytes * chosen.micro_batch
+    lines = [
+        *(f"{name:<12}{size / 1e6:10.2f} M parameters" for name, size in sizes(network, codec).items()),
+        f"data        {windows} windows an epoch; {steps_per_epoch} steps an epoch, "
+        f"{chosen.steps / max(steps_per_epoch, 1):.2f} epochs in {chosen.steps} steps of {chosen.global_batch}",
+        f"a clip      {cost.step_flops / 1e12:.3f} TFLOP forward and back, {cost.encode_flops / 1e12:.3f} in the VAE",
+        f"memory      {(states + averaged) / 2**30:.1f} GiB parameters, gradients, AdamW, EMA + "
+        f"{activations / 2**30:.1f} GiB activations of {chosen.micro_batch} clips, per rank"
+        + (" (checkpointing holds about a tenth of it)" if settings.run.checkpointing else ""),
+        time_line(settings, cost, ranks),
+    ]
+    return "\n".join(lines)
+
+
+def sizes(network: SayAnything, codec: LatentCodec) -> dict[str, int]:
+    parts: dict[str, nn.Module] = {
+        "UNet": network.unet, "ID-Guider": network.id_guider, "audio": network.audio, "VAE, frozen": codec.vae,
+    }  # fmt: skip
+    return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+
+
+def time_line(settings: TrainingSettings, cost: Cost, ranks: Ranks) -> str:
+    peak = peak_flops(ranks.device)
+    flops = (cost.step_flops + cost.encode_flops) * settings.optimizer.global_batch / ranks.world
+    if peak is None:
+        return f"time        {flops / 1e12:.3f} TFLOP a step and rank; this device's peak is not known, so no estimate"
+    hours = flops / (0.4 * peak) * settings.optimizer.steps / 3600
+    each = f"{flops / 1e12:.1f} TFLOP a step and rank"
+    return f"time        {hours:.1f} h for all steps at 40 % of {peak / 1e12:.0f} TFLOP/s; {each}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

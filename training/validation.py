@@ -1,0 +1,94 @@
+"""Fixed windows looked at during training: their loss, how much the loss owes to the right sound, and pictures.
+
+Audio sensitivity is the loss with another clip's sound minus the loss with the clip's own, same noise: near zero means
+that the network does not listen, which is how lip-sync training usually fails, and shows long before pictures do.
+Each rank has its own share of the windows. Nothing here may stop a training: what goes wrong is logged.
+"""
+
+import logging
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from media.encode import encode_mp4
+from shards.whole_file import whole_file
+from training.batch import Batch
+from training.data import Dataset, loader
+from training.latents import LatentCodec
+from training.network import SayAnything
+from training.objective import losses, prepare
+from training.ranks import Ranks
+from training.sampler import euler, guided, karras_sigmas
+from training.settings import TrainingSettings
+
+GUIDANCE = 3.0  # appendix B
+log = logging.getLogger("training")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """This rank's windows, on its device, in batches of at least two."""
+
+    batches: list[Batch]
+    settings: TrainingSettings
+    codec: LatentCodec
+    ranks: Ranks
+
+    @classmethod
+    def of(cls, data: Dataset, settings: TrainingSettings, codec: LatentCodec, ranks: Ranks) -> "Validation":
+        """The first windows of the held-out sources, or of the training order where none are held out."""
+        size = max(2, min(settings.optimizer.micro_batch, settings.run.validation_windows // ranks.world))
+        count = max(1, settings.run.validation_windows // (size * ranks.world))
+        batches = loader(data, size, rank=ranks.rank, world=ranks.world, workers=0)
+        return cls([batch.to(ranks.device) for batch in islice(batches, count)], settings, codec, ranks)
+
+    @torch.no_grad()
+    def sensitivity(self, network: SayAnything) -> tuple[float, float]:
+        """(mean loss, audio sensitivity) over the windows of all ranks; a meeting point."""
+        own, other, count = 0.0, 0.0, 0
+        for batch in self.batches:
+            noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
+            with autocast(self.ranks.device, self.settings.run.precision):
+                own += losses(network, noisy).sum().item()
+                other += losses(network, noisy.with_audio_of_another()).sum().item()
+            count += len(batch.keys)
+        own, other, count = self.ranks.sum(own, other, count)
+        return own / count, (other - own) / count
+
+    def pictures(self, network: SayAnything, folder: Path) -> np.ndarray | None:
+        """Write this rank's first batch as a video grid, `<folder>/rank-0.mp4`; its middle frame [H, W, 3] uint8."""
+        try:
+            grid = self._grid(network, self.batches[0])
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(folder / f"rank-{self.ranks.rank}.mp4") as file:
+                file.write(encode_mp4(grid))
+            return grid[len(grid) // 2]
+        except Exception:  # a full disk or a codec must not end days of training
+            log.exception("validation pictures failed; training goes on")
+            return None
+
+    @torch.no_grad()
+    def _grid(self, network: SayAnything, batch: Batch) -> np.ndarray:
+        """[T, 3 * H, B * W, 3] uint8: true, masked and generated, one column a clip."""
+        noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
+        with autocast(self.ranks.device, self.settings.run.precision):
+            tokens, residuals = network.encode(noisy.conditions)
+            denoise = guided(network, noisy.conditions.concatenated, tokens, residuals, GUIDANCE)
+            z0 = euler(denoise, noisy.n, karras_sigmas(self.settings.run.validation_steps))
+        made = torch.stack([self.codec.decode(clip) for clip in z0])
+        true = batch.frames()
+        rows = [true, true * (1 - batch.masks()), made]
+        return to_uint8(torch.cat([torch.cat(tuple(row), dim=-1) for row in rows], dim=-2))
+
+
+def to_uint8(pictures: Tensor) -> np.ndarray:
+    """[T, 3, H, W] in [-1, 1] as [T, H, W, 3] uint8."""
+    return ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
