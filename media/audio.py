@@ -20,15 +20,35 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 GAP_S = 1 / FPS  # sound that strays further than a frame from its time stamps is placed anew; less is jitter
 
 
-def read_audio(path: Path, probe: Probe) -> np.ndarray | None:
-    """The best audio track as [N] float32 in -1..1, or None if the file has none.
+class AudioTrack:
+    """Samples kept as the 16-bit integers that they were resampled to; any part, as a slice, is float32 in -1..1.
+
+    An hour takes 115 MB, half of what it takes as float32.
+    """
+
+    def __init__(self, samples: np.ndarray) -> None:
+        assert samples.dtype == np.int16 and samples.ndim == 1
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return self.samples[part].astype(np.float32) / FULL_SCALE
+
+
+Samples = np.ndarray | AudioTrack  # [N] float32, whole or read part by part
+
+
+def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
+    """The best audio track, or None if the file has none.
 
     All channels are mixed down by ffmpeg's default matrix, scaled so that nothing clips. Sound before the first frame
     is cut off, a late start and gaps are silence; what runs more than a second past the pictures' duration is cut off.
     Raises MediaError("error:decode") if the track exists but nothing of it decodes.
     """
     wanted = probe.frames * SAMPLES_PER_FRAME + SAMPLE_RATE
-    track = np.zeros(wanted, np.float32)
+    track = np.zeros(wanted, np.int16)
     end = 0
     with open_media(path) as container:
         stream = audio_stream(container)
@@ -44,11 +64,31 @@ def read_audio(path: Path, probe: Probe) -> np.ndarray | None:
             end = max(end, max(start, 0) + len(part))
     if not end:
         raise MediaError("error:decode", f"{path}: the audio track cannot be decoded")
-    return track[:end]
+    return AudioTrack(track[:end])
 
 
-def cut(track: np.ndarray, start_sample: int, samples: int) -> np.ndarray:
-    """`samples` samples from `start_sample` on; what lies outside the track is silence."""
+def read_sound(path: Path) -> AudioTrack:
+    """The best audio track of a sound or video file by itself: it begins at its own first sample.
+
+    Raises MediaError("error:no_audio") or ("error:decode") if there is nothing to hear.
+    """
+    with open_media(path) as container:
+        stream = audio_stream(container) if len(container.streams) else None
+        if stream is None:
+            raise MediaError("error:no_audio", f"{path}: no audio stream")
+        chunks, origin = [np.zeros(0, np.int16)], None
+        for start, chunk in placed(resampled(decoded(container, stream)), 0.0):
+            origin = start if origin is None else origin
+            gap = start - origin - sum(map(len, chunks))
+            chunks += [np.zeros(max(gap, 0), np.int16), chunk[max(-gap, 0) :]]
+    track = np.concatenate(chunks)
+    if not len(track):
+        raise MediaError("error:decode", f"{path}: the audio track cannot be decoded")
+    return AudioTrack(track)
+
+
+def cut(track: Samples, start_sample: int, samples: int) -> np.ndarray:
+    """[samples] float32 from `start_sample` on; what lies outside the track is silence."""
     piece = np.zeros(samples, np.float32)
     inside = track[max(0, start_sample) : max(0, start_sample + samples)]
     offset = max(0, -start_sample)
@@ -66,7 +106,7 @@ def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[Audio
 
 
 def resampled(frames: Iterator[AudioFrame]) -> Iterator[tuple[float | None, np.ndarray]]:
-    """16 kHz mono chunks, each with its time in the container's clock, or None if it follows the one before.
+    """16 kHz mono int16 chunks, each with its time in the container's clock, or None if it follows the one before.
 
     A new format or a jump in time starts a new run, so that a gap in the track stays a gap, and many small ones do too.
     """
@@ -74,7 +114,7 @@ def resampled(frames: Iterator[AudioFrame]) -> Iterator[tuple[float | None, np.n
         resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)  # integers: the mix is scaled to fit
         for frame in chain(run, [None]):
             for out in resampler.resample(frame):
-                yield starts_s, out.to_ndarray()[0].astype(np.float32) / FULL_SCALE
+                yield starts_s, out.to_ndarray()[0]
                 starts_s = None
 
 

@@ -7,6 +7,7 @@ pictures: the decoder's planes are scaled or cut first and converted then. HDR i
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -32,6 +33,28 @@ HD_HEIGHT = 720  # unmarked material of this height and above is BT.709, below B
 PREROLL_S = {"mpeg": 5.0, "mpegts": 5.0}
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded frame, upright: 8-bit planes of yuv420p, and how they become RGB."""
+
+    planes: Planes
+    to_rgb: np.ndarray  # [3, 4], from Y, U, V, 1
+    full_range: bool
+    colorspace: int  # as ffmpeg numbers them (ITU-T H.273), what the frame itself says
+
+    @classmethod
+    def of(cls, frame: VideoFrame, probe: Probe) -> "Picture":
+        y, u, v = (plane.copy() for plane in upright(planes_of(frame), probe.rotation))
+        matrix = rgb_matrix(int(frame.colorspace), int(frame.color_range), frame.format.name, probe)
+        full = int(frame.color_range) == FULL_RANGE or frame.format.name.startswith("yuvj")
+        return cls((y, u, v), matrix, full, int(frame.colorspace))
+
+    def crop(self, square: np.ndarray, probe: Probe, size: int) -> np.ndarray:
+        """[size, size, 3] uint8 RGB, as `read_crops` cuts it."""
+        cut = [cut_square(plane, square, probe, size) for plane in self.planes]
+        return cv2.transform(cv2.merge(cut), self.to_rgb)
 
 
 def grid_frames(
@@ -158,6 +181,22 @@ def read_crops(path: Path, probe: Probe, start_frame: int, squares: np.ndarray, 
     if done < len(squares):
         raise MediaError("error:decode", f"{path}: ends at frame {start_frame + done}, {len(squares) - done} too early")
     return crops
+
+
+def read_pictures(path: Path, probe: Probe, start_frame: int, end_frame: int) -> list[Picture]:
+    """The grid frames [start_frame, end_frame) whole, upright, as planes: one object for frames that repeat.
+
+    Raises MediaError("error:decode") if the file ends before the last of them.
+    """
+    found: list[Picture] = []
+    last_frame, picture = None, None
+    for _, frame in grid_frames(path, probe, start_frame, end_frame):
+        if frame is not last_frame or picture is None:
+            last_frame, picture = frame, Picture.of(frame, probe)
+        found.append(picture)
+    if len(found) < end_frame - start_frame:
+        raise MediaError("error:decode", f"{path}: ends at frame {start_frame + len(found)}, before {end_frame}")
+    return found
 
 
 def cut_square(plane: np.ndarray, square: np.ndarray, probe: Probe, size: int) -> np.ndarray:

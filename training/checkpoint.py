@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -30,6 +31,7 @@ from training.network import SayAnything
 from training.ranks import Ranks
 
 TEMPORARY = ".tmp-"
+SETTINGS = "settings.yaml"  # of a run and of its export: what decides the result
 
 
 @dataclass
@@ -126,8 +128,11 @@ class Checkpoints:
         return True
 
 
-def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks: Ranks) -> None:
-    """Write the three parts with other weights than their own (the EMA) to `folder`, atomically; a meeting point."""
+def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks: Ranks, settings: dict) -> None:
+    """Write the three parts with other weights than their own (the EMA) to `folder`, atomically; a meeting point.
+
+    `settings.yaml` beside them says what `generate` must do as training did.
+    """
     whole = {name: full(value).cpu() for name, value in weights.items()}
     if ranks.first:
         temporary, old = folder.with_name(TEMPORARY + folder.name), folder.with_name(".old-" + folder.name)
@@ -139,6 +144,7 @@ def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks
             )
         other.load_state_dict(whole, assign=True)
         other.save(temporary)
+        (temporary / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)

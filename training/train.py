@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 from shards.whole_file import whole_file  # noqa: E402
 from training.batch import Batch  # noqa: E402
-from training.checkpoint import Checkpoints, State, export, full  # noqa: E402
+from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
 from training.data import Dataset, loader, open_data  # noqa: E402
 from training.journal import Journal  # noqa: E402
@@ -49,8 +49,9 @@ log = logging.getLogger("training")
 class Trainer:
     """One run on one rank. Reads top to bottom: what is built, the loop, one step, what happens beside it."""
 
-    def __init__(self, settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks) -> None:
+    def __init__(self, profile: str, settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks) -> None:
         self.settings, self.data, self.run_folder, self.ranks = settings, data, run, ranks
+        self.recipe = decisive(profile, settings)
         each = settings.optimizer.micro_batch * ranks.world
         self.rounds, rest = divmod(settings.optimizer.global_batch, each)
         if rest or not self.rounds:
@@ -163,7 +164,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.checkpoints.save(self.state)
-        export(self.network, self.state.averaged, self.run_folder / "export", self.ranks)
+        export(self.network, self.state.averaged, self.run_folder / "export", self.ranks, self.recipe)
 
     def _stopping(self) -> bool:
         """Whether any rank was asked to stop."""
@@ -208,13 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if settings.run.threads:
                 torch.set_num_threads(settings.run.threads)
             data = open_data(options.data, settings.data, settings.mask)
-            check_recipe(options.run, settings)
+            check_recipe(options.run, decisive(options.profile, settings))
             if options.dry_run:
                 if ranks.first:
                     print(forecast(settings, data, ranks))
                 return 0
-            trainer = Trainer(settings, data, options.run, ranks)
-            write_recipe(options.run, settings, ranks)
+            trainer = Trainer(options.profile, settings, data, options.run, ranks)
+            write_recipe(options.run, trainer.recipe, ranks)
         except (ValueError, OSError) as error:  # ProfileError, DataError, a base that is not there, a full disk
             print(f"refused: {error}", file=sys.stderr)
             return 2
@@ -254,15 +255,15 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def check_recipe(run: Path, settings: TrainingSettings) -> None:
+def check_recipe(run: Path, recipe: dict[str, dict]) -> None:
     """Refuse to continue a run with other settings than those it was begun with, where they change its result."""
-    file = run / "settings.yaml"
+    file = run / SETTINGS
     if not file.is_file():
         return
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
     changed = [
         f"{group}.{name}: {before.get(group, {}).get(name)} -> {value}"
-        for group, values in decisive(settings).items()
+        for group, values in recipe.items()
         for name, value in values.items()
         if before.get(group, {}).get(name) != value
     ]
@@ -270,17 +271,17 @@ def check_recipe(run: Path, settings: TrainingSettings) -> None:
         raise ValueError(f"{run} was begun with other settings ({'; '.join(changed)}); use those, or another --run")
 
 
-def write_recipe(run: Path, settings: TrainingSettings, ranks: Ranks) -> None:
-    file = run / "settings.yaml"
+def write_recipe(run: Path, recipe: dict[str, dict], ranks: Ranks) -> None:
+    file = run / SETTINGS
     if ranks.first and not file.is_file():
         run.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as written:
-            written.write(yaml.safe_dump(decisive(settings), sort_keys=False).encode())
+            written.write(yaml.safe_dump(recipe, sort_keys=False).encode())
 
 
-def decisive(settings: TrainingSettings) -> dict[str, dict]:
+def decisive(profile: str, settings: TrainingSettings) -> dict[str, dict]:
     """The settings that change what is learned, as plain data. Longer training is no other training."""
-    found = dataclasses.asdict(settings)
+    found = {"profile": {"name": profile}, **dataclasses.asdict(settings)}
     found["run"] = {"precision": settings.run.precision}
     for name in ("workers", "max_bad_share"):
         del found["data"][name]

@@ -16,8 +16,8 @@ def make_state(base) -> State:
 
 def test_what_is_exported_is_the_average(tmp_path):
     state = make_state(make_base(tmp_path / "svd"))
-    export(state.network, state.averaged, tmp_path / "export", ALONE)
-    export(state.network, state.averaged, tmp_path / "export", ALONE)  # over an older one
+    export(state.network, state.averaged, tmp_path / "export", ALONE, {})
+    export(state.network, state.averaged, tmp_path / "export", ALONE, {})  # over an older one
     loaded = dict(SayAnything.load(tmp_path / "export").named_parameters())
     assert loaded.keys() == state.averaged.keys()
     assert all(torch.equal(loaded[name], value) for name, value in state.averaged.items())

@@ -1,0 +1,220 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from media.audio import read_sound
+from media.encode import encode_flac
+from media.frames import read_pictures
+from media.probe import probe
+from pipelines import ROOT
+from tests.training.toys import make_base, make_conditions, make_latents
+from training import generate
+from training.audio import AudioTokens
+from training.generate import Generator, Job, Options, averaged, crossfaded, frame_noise, held
+from training.network import AudioShape, build
+from training.settings import load_settings
+from training.train import decisive
+from training.watermark import detect
+
+QUICK = Options(steps=2, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported network of the embedded profile, untrained."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    base = make_base(folder / "base")
+    settings = load_settings("embedded", [f"model.base={base}"])
+    network = build(base, settings.model, AudioShape(5, 384, settings.data.window_frames), 4)
+    network.save(folder / "export")
+    (folder / "export" / "settings.yaml").write_text(yaml.safe_dump(decisive("embedded", settings)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(checkpoint: Path) -> Generator:
+    return Generator(checkpoint, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def videos(talkers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three seconds, and others shorter, of corpus videos; stream copies."""
+    folder, source = tmp_path_factory.mktemp("videos"), talkers("talker_a", "silence", "gap_15")
+    return {"talker": source / "talker_a.mp4", "gap": source / "gap_15.mp4", "folder": folder}
+
+
+def sound(folder: Path, samples: int, name: str = "sound.flac") -> Path:
+    tone = 0.3 * np.sin(np.arange(samples) * 0.05).astype(np.float32)
+    (folder / name).write_bytes(encode_flac(tone))
+    return folder / name
+
+
+def planes(path: Path) -> list[tuple[np.ndarray, ...]]:
+    described = probe(path)
+    return [picture.planes for picture in read_pictures(path, described, 0, described.frames)]
+
+
+@pytest.mark.parametrize("samples", [16000, 16001, 640, 25000])
+def test_the_result_is_exactly_as_long_as_the_sound(generator, videos, tmp_path, samples):
+    job = Job(videos["talker"], sound(tmp_path, samples), tmp_path / "out.mp4")
+    frames = generator.generate(job, QUICK)
+    assert frames == -(-samples // 640)
+    assert probe(job.output).frames == frames
+    assert len(read_sound(job.output)) == samples
+    with av.open(str(job.output)) as container:
+        assert container.streams.video[0].frames == frames
+        assert container.streams.audio[0].codec_context.name == "flac"  # copied
+        assert "SayAnything" in container.metadata["comment"]
+
+
+def test_outside_the_face_every_byte_is_the_sources(generator, videos, tmp_path):
+    job = Job(videos["talker"], sound(tmp_path, 16000), tmp_path / "out.mp4")
+    generator.generate(job, Options(steps=2, guidance=1.0, crf=0))
+    before, after = planes(videos["talker"])[:25], planes(job.output)
+    track = generator.faces.follow(job.video, probe(job.video), 25, generator.mask)
+    for t, (old, new) in enumerate(zip(before, after, strict=True)):
+        changed = np.argwhere(old[0] != new[0])
+        x0, y0, x1, y1 = track.squares[t]
+        assert len(changed) > 1000
+        assert changed[:, 0].min() >= y0 - 1 and changed[:, 0].max() <= y1 + 1
+        assert changed[:, 1].min() >= x0 - 1 and changed[:, 1].max() <= x1 + 1
+
+
+def test_frames_without_a_face_pass_through_and_the_mark_is_found(generator, videos, tmp_path):
+    job = Job(videos["gap"], sound(tmp_path, 640 * 140), tmp_path / "out.mp4")
+    track = generator.faces.follow(job.video, probe(job.video), 140, generator.mask)
+    without = np.flatnonzero(~track.has_face)
+    assert 0 < len(without) < 60
+    generator.generate(job, Options(steps=1, guidance=1.0, crf=0, payload=7))
+    before, after = planes(videos["gap"]), planes(job.output)
+    for t in without:
+        assert all(np.array_equal(a, b) for a, b in zip(before[t], after[t], strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(before[0], after[0], strict=True))
+    assert detect(job.output).payload == 7
+
+
+def test_a_longer_sound_plays_the_video_back(generator, videos, tmp_path):
+    short = tmp_path / "short.mp4"
+    copy_start(videos["talker"], short, frames=20)
+    job = Job(short, sound(tmp_path, 640 * 50), tmp_path / "out.mp4")
+    assert generator.generate(job, Options(steps=1, guidance=1.0, crf=0)) == 50
+    luma = np.stack([y.astype(np.float32) for y, _, _ in planes(job.output)])
+    x0, y0, x1, y1 = np.nan_to_num(generator.faces.follow(short, probe(short), 20, generator.mask).squares[0]).astype(
+        int
+    )
+    luma[:, y0 - 4 : y1 + 4, x0 - 4 : x1 + 4] = 0  # what lies outside the face is the video, forward and back
+    steps = np.abs(np.diff(luma, axis=0)).mean(axis=(1, 2))
+    assert steps.max() <= 3 * np.median(steps[:15]) + 0.05
+
+
+def test_streaming_and_a_given_reference_work(generator, videos, tmp_path):
+    import cv2
+
+    picture = tmp_path / "face with a space.png"
+    source = read_pictures(videos["talker"], probe(videos["talker"]), 3, 4)[0]
+    rgb = cv2.transform(cv2.merge([cv2.resize(p, source.planes[0].shape[::-1]) for p in source.planes]), source.to_rgb)
+    cv2.imwrite(str(picture), rgb[..., ::-1])
+    job = Job(videos["talker"], sound(tmp_path, 640 * 30), tmp_path / "out.mp4")
+    assert generator.generate(job, Options(steps=1, guidance=1.0, segments=1, reference=picture, region="mouth")) == 30
+
+
+def test_the_same_seed_gives_the_same_file(generator, videos, tmp_path):
+    jobs = [Job(videos["talker"], sound(tmp_path, 6400), tmp_path / f"{i}.mp4") for i in range(3)]
+    for job, seed in zip(jobs, (1, 1, 2), strict=True):
+        generator.generate(job, Options(steps=1, guidance=1.0, seed=seed))
+    first, again, other = (job.output.read_bytes() for job in jobs)
+    assert first == again != other
+
+
+def copy_start(source: Path, target: Path, frames: int) -> None:
+    with av.open(str(source)) as found, av.open(str(target), "w") as out:
+        stream = found.streams.video[0]
+        copied = out.add_stream_from_template(stream)
+        for number, packet in enumerate(found.demux(stream)):
+            if packet.dts is None or number >= frames:
+                break
+            packet.stream = copied
+            out.mux(packet)
+
+
+def test_what_cannot_be_done_is_told(generator, checkpoint, videos, tmp_path, capsys):
+    talker, tone = str(videos["talker"]), str(sound(tmp_path, 6400))
+    black = tmp_path / "black.mp4"
+    with av.open(str(black), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(10):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((240, 320, 3), np.uint8), format="rgb24")))
+        out.mux(stream.encode(None))
+
+    def said(*words: str) -> str:
+        code = generate.main([*words])
+        assert code == 2
+        return capsys.readouterr().err
+
+    here = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "o.mp4"), "--device", "cpu"]
+    assert "no face in its first 0.4 s" in said(*here, "--video", str(black), "--audio", tone)
+    assert "no audio stream" in said(*here, "--video", talker, "--audio", str(black))
+    assert "no such file" in said(*here, "--video", str(tmp_path / "no.mp4"), "--audio", tone)
+    assert "neither a training run" in said(
+        "--checkpoint", str(tmp_path), *here[2:], "--video", talker, "--audio", tone
+    )
+    assert "needed" in said("--checkpoint", str(checkpoint))
+    assert not (tmp_path / "o.mp4").exists()
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_list_does_what_it_can_and_says_what_it_could_not(checkpoint, videos, tmp_path):
+    tone = sound(tmp_path, 6400)
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text(f"video,audio,output\n{videos['talker']},{tone},a.mp4\n{tmp_path / 'no.mp4'},{tone},b.mp4\n")
+    command = [
+        sys.executable,
+        str(ROOT / "training" / "generate.py"),
+        "--checkpoint",
+        str(checkpoint),
+        "--list",
+        str(jobs),
+    ]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--steps", "1"], capture_output=True, text=True, cwd="/", check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "b.mp4: " in done.stderr and "no such file" in done.stderr
+    assert probe(tmp_path / "a.mp4").frames == 10
+
+
+def test_where_segments_do_not_overlap_averaging_changes_nothing(checkpoint):
+    network = generate.SayAnything.load(checkpoint / "export").eval()
+    conditions = make_conditions(1, frames=28)
+    audio = AudioTokens(layers=3, dim=384, window_frames=2)
+    rows = torch.randn(1, *audio.rows_shape(28))
+    with torch.no_grad():
+        tokens, z = audio(rows)[0], make_latents(1, frames=28)[0]
+        together = averaged(network, conditions.concatenated[0], tokens, [], QUICK)(z, 2.0)
+        first = averaged(network, conditions.concatenated[0, :16], tokens[:16], [], QUICK)(z[:16], 2.0)
+        second = averaged(network, conditions.concatenated[0, 12:], tokens[12:], [], QUICK)(z[12:], 2.0)
+        in_batches = averaged(network, conditions.concatenated[0], tokens, [], Options(guidance=1.0, batch=2))(z, 2.0)
+    torch.testing.assert_close(together[:12], first[:12])
+    torch.testing.assert_close(together[16:], second[4:])
+    torch.testing.assert_close(together[12:16], (first[12:] + second[:4]) / 2)
+    torch.testing.assert_close(in_batches, together, rtol=1e-4, atol=1e-5)
+
+
+def test_known_frames_are_answered_as_they_are():
+    known = torch.ones(4, 4, 2, 2)
+    found = held(lambda z, sigma: z * 0, known)(torch.randn(10, 4, 2, 2), 1.0)
+    assert found[:4].eq(1).all() and found[4:].eq(0).all()
+
+
+def test_noise_belongs_to_a_frame_and_crossfades_are_linear():
+    assert torch.equal(frame_noise(3, 100, (4, 2, 2)), frame_noise(3, 100, (4, 2, 2)))
+    assert not torch.equal(frame_noise(3, 100, (4, 2, 2)), frame_noise(3, 101, (4, 2, 2)))
+    before, after = np.zeros((4, 1, 1, 3), np.uint8), np.full((4, 1, 1, 3), 100, np.uint8)
+    assert crossfaded(before, after)[:, 0, 0, 0].tolist() == [20, 40, 60, 80]

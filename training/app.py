@@ -1,0 +1,112 @@
+"""A page to try a checkpoint: a video, a sound, and the lip-synced result beside the original.
+
+    python training/app.py --checkpoint RUN [--port 7860]
+
+It listens on this machine only unless --host says otherwise. Nothing is sent anywhere; results are marked as
+`generate.py` marks them and kept in a temporary folder until the page ends.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's own folder
+    sys.path[0] = str(ROOT)
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import gradio  # noqa: E402
+import torch  # noqa: E402
+
+from training.generate import Generator, Job, Options  # noqa: E402
+from training.sampler import SAMPLERS  # noqa: E402
+
+NOTE = (
+    "The mouth follows the sound; the result has the sound's length at 25 frames a second. Generated pictures carry an "
+    "invisible mark. Use faces and voices of people who agreed to it."
+)
+
+
+def page(generator: Generator, folder: Path) -> gradio.Blocks:
+    """The page; results are written to `folder`."""
+
+    def run(
+        video: str | None, sound: str | None, seed: float, steps: float, guidance: float, sampler: str, region: str,
+        progress: gradio.Progress = gradio.Progress(),
+    ) -> str:  # fmt: skip
+        if not video or not sound:
+            raise gradio.Error("Give a video and a sound.")
+        total, done = 1, 0
+
+        def progressed(phase: str, count: int) -> None:
+            nonlocal total, done
+            if phase == "frames":
+                total = 3 * count  # the face is looked for, measured, and generated
+                return
+            done += count
+            progress(min(done / total, 1.0), desc="looking for the face" if phase == "faces" else "generating")
+
+        chosen = Options(
+            seed=int(seed),
+            steps=int(steps),
+            guidance=guidance,
+            sampler=sampler,
+            region="mouth" if region == "mouth" else "face",
+        )
+        output = Path(tempfile.mkdtemp(dir=folder)) / "generated.mp4"
+        try:
+            generator.generate(Job(Path(video), Path(sound), output), chosen, progressed)
+        except ValueError as error:
+            raise gradio.Error(
+                str(error).replace(str(Path(video)), "the video").replace(str(Path(sound)), "the sound")
+            ) from error
+        return str(output)
+
+    plain = Options()
+    with gradio.Blocks(title="SayAnything") as blocks:
+        gradio.Markdown(f"# SayAnything\n{NOTE}")
+        with gradio.Row():
+            video, result = gradio.Video(label="Video"), gradio.Video(label="Result", interactive=False)
+        sound = gradio.Audio(label="Sound", type="filepath")
+        with gradio.Row():
+            seed = gradio.Number(plain.seed, label="Seed", precision=0)
+            steps = gradio.Slider(1, 50, plain.steps, step=1, label="Steps")
+            guidance = gradio.Slider(1.0, 8.0, plain.guidance, step=0.5, label="Guidance")
+            sampler = gradio.Radio(sorted(SAMPLERS), value=plain.sampler, label="Sampler")
+            region = gradio.Radio(["face", "mouth"], value=plain.region, label="Pasted region")
+        button = gradio.Button("Generate", variant="primary")
+        button.click(run, [video, sound, seed, steps, guidance, sampler, region], result, concurrency_limit=1)
+    return blocks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python training/app.py", description=(__doc__ or "").partition("\n\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a run of training/train.py, or its folder export"
+    )
+    parser.add_argument("--base", type=Path, help="diffusers folder with the VAE; default: where the training had it")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860)
+    options = parser.parse_args(arguments)
+    try:
+        generator = Generator(options.checkpoint, torch.device(options.device), options.base)
+    except (ValueError, OSError) as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        page(generator, Path(folder)).launch(
+            server_name=options.host, server_port=options.port, allowed_paths=[folder], quiet=True, show_error=True
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,116 @@
+"""The face of a video as generation needs it: where it is, what is cut out, where the mask lies.
+
+The same detector, cut-outs, landmarks and mask as in curation and training, with the numbers of the profile.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import pipelines
+import weights
+from media.frames import read_crops, scan
+from media.geometry import fill_gaps, squares, within
+from media.probe import Probe
+from models.face_landmarks import FaceLandmarks
+from models.yolo_face import YoloFace
+from training.mask import POINTS, bridged, mask_boxes, median_face
+from training.plan import runs
+from training.settings import MaskSettings
+
+AT_ONCE = 64  # crops in memory
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """Of n source frames on the 25 fps grid; rows without a face are NaN."""
+
+    has_face: np.ndarray  # [n] bool: a face, landmarks and so a mask, or a short gap between them
+    boxes: np.ndarray  # [n, 4] face boxes, source pixels
+    squares: np.ndarray  # [n, 4] what is cut out and generated, source pixels
+    mask: np.ndarray  # [n, 4] in pixels of the crop
+
+
+class FaceFinder:
+    """Detector and landmarker of a profile, and how it cuts faces out."""
+
+    def __init__(self, profile: pipelines.Profile, device: str) -> None:
+        stages = dict(profile.stages)
+        faces, crop, points = (stages[f"steps/{name}"] for name in ("faces", "crop", "landmarks"))
+        self.detector = YoloFace(
+            weights.require(faces["weights"])[faces["weights"]], device, faces["size"], faces["min_score"]
+        )
+        self.look_px: int = faces["size"]
+        self.landmarker = FaceLandmarks(weights.require(points["weights"])[points["weights"]])
+        self.size: int = crop["size"]
+        self.expansion: float = crop["expansion"]
+        self.smooth_frames: float = crop["smooth_frames"]
+
+    def follow(
+        self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object] = lambda: None
+    ) -> FaceTrack:
+        """The largest face of the first `frames` frames; fewer if the video ends before."""
+        boxes = self.largest(scan(path, probe, self.look_px, frames), probe, on_frame)
+        boxes, has_face = bridged(boxes, mask.max_gap_frames)
+        cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
+        for run in runs(has_face, boxes, np.arange(len(boxes))):
+            part = slice(run.start, run.end)
+            cutouts[part] = squares(boxes[part], self.expansion, self.smooth_frames, probe.width, probe.height)
+            landmarks = []
+            for start in range(run.start, run.end, AT_ONCE):
+                stop = min(start + AT_ONCE, run.end)
+                landmarks.append(self.points(read_crops(path, probe, start, cutouts[start:stop], self.size), on_frame))
+            face = median_face(within(boxes[part], cutouts[part], self.size))
+            masks[part] = mask_boxes(np.concatenate(landmarks), face, mask)
+        return FaceTrack(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
+
+    def largest(
+        self, pictures: Iterable[tuple[int, np.ndarray]], probe: Probe, on_frame: Callable[[], object]
+    ) -> np.ndarray:
+        """[n, 4] largest box of each picture in source pixels, NaN where there is none."""
+        found, last = [], None
+        for _, picture in pictures:
+            if picture is last:
+                found.append(found[-1])
+            else:
+                faces = self.detector.detect([picture])[0]
+                scale = max(probe.width, probe.height) / max(picture.shape[:2])
+                found.append(faces[0, :4] * scale if len(faces) else np.full(4, np.nan, np.float32))
+            last = picture
+            on_frame()
+        return np.stack(found) if found else np.empty((0, 4), np.float32)
+
+    def points(self, crops: np.ndarray, on_frame: Callable[[], object] = lambda: None) -> np.ndarray:
+        """[T, K, 2] lips and face oval of crops [T, S, S, 3], crop pixels, NaN where there is none."""
+        found = []
+        for crop in crops:
+            found.append(self.landmarker.measure(crop[None]).points[0][list(POINTS), :2])
+            on_frame()
+        return np.stack(found)
+
+    def face_in(self, crop: np.ndarray) -> np.ndarray | None:
+        """[4] the largest face of a generated crop, in its pixels."""
+        faces = self.detector.detect([crop])[0]
+        return faces[0, :4] if len(faces) else None
+
+    def picture(self, path: Path, mask: MaskSettings) -> tuple[np.ndarray, np.ndarray]:
+        """A still: (crop [S, S, 3] uint8 RGB, its mask [4] in crop pixels). Raises ValueError without a face in it."""
+        data = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        if data is None:
+            raise ValueError(f"{path}: not a picture")
+        rgb = np.ascontiguousarray(data[..., ::-1])
+        box = self.face_in(rgb)
+        if box is None:
+            raise ValueError(f"{path}: no face in it; give another picture with --reference")
+        height, width = rgb.shape[:2]
+        square = squares(fill_gaps(box[None], np.array([True])), self.expansion, self.smooth_frames, width, height)[0]
+        x0, y0, x1, y1 = np.round(square).astype(int)
+        crop = cv2.resize(rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA)
+        landmarks = self.points(crop[None])
+        found = mask_boxes(landmarks, within(box[None], square[None], self.size)[0], mask)[0]
+        if not np.isfinite(found).all():
+            raise ValueError(f"{path}: no face landmarks in it; give another picture with --reference")
+        return crop, found

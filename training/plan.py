@@ -1,0 +1,59 @@
+"""Which source frame each generated frame shows, and how a run of frames is cut into what the network sees at once.
+
+Times are in frames of 25 a second. Appendix B: the video follows the length of the sound, forward and back again where
+it is too short; segments of 16 overlap by 4.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from media.geometry import smooth
+
+SEGMENT, OVERLAP = 16, 4  # section 4.1, appendix B
+CHUNK_SEGMENTS = 6  # denoised together: 76 frames, 3 s; more takes memory, less has more joints
+TURN_FRAMES = 2.0  # sigma of the easing where the video turns round
+JUMP = 0.5  # of the face's side: a box that moves further from one frame to the next is another shot
+
+
+def source_frames(video_frames: int, sound_frames: int) -> np.ndarray:
+    """[sound_frames] int: the source frame that each output frame shows.
+
+    A longer sound plays the video forward and back, without showing the frame at the turn twice; speed falls and
+    rises smoothly around a turn, so that no step is larger than the video's own.
+    """
+    if sound_frames <= video_frames:
+        return np.arange(sound_frames)
+    if video_frames == 1:
+        return np.zeros(sound_frames, int)
+    margin = round(4 * TURN_FRAMES)
+    last, t = video_frames - 1, np.arange(-margin, sound_frames + margin)
+    there_and_back = np.where(t < 0, t, last - np.abs(last - t % (2 * last)))  # the start is no turn
+    eased = smooth(there_and_back.astype(np.float32)[:, None], TURN_FRAMES)[margin:-margin, 0]
+    return np.clip(np.round(eased), 0, last).astype(int)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Output frames [start, end) in which one face is followed without a break."""
+
+    start: int
+    end: int
+
+
+def runs(has_face: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> list[Run]:
+    """Where faces can be generated: [n] bool and [n, 4] of the source frames, [F] which of them are shown."""
+    found, box = has_face[shown], boxes[shown]
+    side = np.maximum((box[:, 2:] - box[:, :2]).max(axis=1), 1)
+    moved = np.abs(np.diff(box[:, :2] + box[:, 2:], axis=0)).max(axis=1, initial=0) / 2
+    breaks = np.flatnonzero((found[1:] != found[:-1]) | (moved > JUMP * side[1:])) + 1
+    edges = [0, *breaks.tolist(), len(shown)]
+    return [Run(a, b) for a, b in pairwise(edges) if found[a]]
+
+
+def chunks(run: Run, segments: int = CHUNK_SEGMENTS) -> list[Run]:
+    """A run in pieces that are denoised one after the other; each begins with the last frames of the one before."""
+    length = SEGMENT + (segments - 1) * (SEGMENT - OVERLAP)
+    starts = list(range(run.start, max(run.end - OVERLAP, run.start + 1), length - OVERLAP))
+    return [Run(start, min(start + length, run.end)) for start in starts]
