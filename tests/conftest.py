@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy is imported: equal sums, and tests run side by side
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -12,6 +14,22 @@ import pytest
 
 import models  # noqa: F401  (keeps ONNX Runtime's telemetry off, whichever test imports it first)
 from tests.talkers import corpus
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless browser of the machine, driven by playwright; skips where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright, of the extra `dev`, is not installed")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)} is installed (Debian: apt install chromium)")
+    with api.sync_playwright() as playwright:
+        # no sandbox: it needs a user that is not root; this browser opens pages that we wrote
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

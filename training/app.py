@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, help="diffusers folder with the VAE; default: where the training had it")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7860, help="0: any that is free (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         generator = Generator(options.checkpoint, torch.device(options.device), options.base)
@@ -102,9 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"refused: {error}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        page(generator, Path(folder)).launch(
-            server_name=options.host, server_port=options.port, allowed_paths=[folder], quiet=True, show_error=True
+        blocks = page(generator, Path(folder))
+        _, address, _ = blocks.launch(
+            server_name=options.host,
+            server_port=options.port or None,
+            allowed_paths=[folder],
+            quiet=True,
+            show_error=True,
+            prevent_thread_lock=True,
         )
+        print(f"{address}   (Ctrl-C ends it)", flush=True)
+        blocks.block_thread()
     return 0
 
 

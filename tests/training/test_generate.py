@@ -6,20 +6,16 @@ import av
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from media.audio import read_sound
 from media.encode import encode_flac
 from media.frames import read_pictures
 from media.probe import probe
 from pipelines import ROOT
-from tests.training.toys import make_base, make_conditions, make_latents
+from tests.training.toys import make_checkpoint, make_conditions, make_latents
 from training import generate
 from training.audio import AudioTokens
 from training.generate import Generator, Job, Options, averaged, crossfaded, frame_noise, held
-from training.network import AudioShape, build
-from training.settings import load_settings
-from training.train import decisive
 from training.watermark import detect
 
 QUICK = Options(steps=2, guidance=1.0)
@@ -27,14 +23,7 @@ QUICK = Options(steps=2, guidance=1.0)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported network of the embedded profile, untrained."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    base = make_base(folder / "base")
-    settings = load_settings("embedded", [f"model.base={base}"])
-    network = build(base, settings.model, AudioShape(5, 384, settings.data.window_frames), 4)
-    network.save(folder / "export")
-    (folder / "export" / "settings.yaml").write_text(yaml.safe_dump(decisive("embedded", settings)))
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")

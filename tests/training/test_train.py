@@ -107,17 +107,18 @@ def test_two_ranks_learn_what_one_learns_with_ddp_and_with_fsdp(command, run, tm
 
 def test_sigterm_saves_first_and_the_run_can_go_on(command, run, tmp_path):
     process = subprocess.Popen(
-        command(tmp_path / "run", "optimizer.steps=1000", "run.save_every=1000"),
+        command(tmp_path / "run", "optimizer.steps=1000", "run.save_every=1000", "data.workers=1"),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     log = tmp_path / "run" / "train.log"
     while not (log.is_file() and '"loss"' in log.read_text()):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as Ctrl-C and cluster managers do: the loader's workers get it too
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "the same command goes on from there" in output

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import torch
+import yaml
 
 from demo.base import toy_unet, toy_vae
+from training.checkpoint import SETTINGS
 from training.network import AudioShape, Conditions, SayAnything, build
-from training.settings import ModelSettings
+from training.settings import ModelSettings, load_settings
+from training.train import decisive
 
 AUDIO = AudioShape(layers=3, dim=16, window_frames=2)
 FRAMES, SIDE, FACTOR = 4, 64, 4
@@ -28,6 +31,16 @@ def make_network(base: Path, listening: bool = True, **settings: object) -> SayA
         for parameter in network.id_guider.out.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
     return network.eval()
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """An exported network of the embedded profile, untrained, as `training/train.py` leaves it in its run."""
+    base = make_base(folder / "base")
+    settings = load_settings("embedded", [f"model.base={base}"])
+    network = build(base, settings.model, AudioShape(5, 384, settings.data.window_frames), FACTOR)
+    network.save(folder / "export")
+    (folder / "export" / SETTINGS).write_text(yaml.safe_dump(decisive("embedded", settings)), encoding="utf-8")
+    return folder
 
 
 def make_conditions(batch: int = 2, frames: int = FRAMES, seed: int = 0) -> Conditions:
