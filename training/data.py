@@ -12,6 +12,7 @@ long as all ranks can read the same bytes.
 
 import hashlib
 import logging
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -253,8 +254,15 @@ def loader(
         num_workers=dataset.settings.workers if workers is None else workers,
         collate_fn=unchanged,  # pyright: ignore[reportArgumentType]  # of a batch, not of a list of samples
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=leave_signals,
     )
     return watched(iter(batches), dataset.settings.max_bad_share)
+
+
+def leave_signals(worker: int) -> None:
+    """A signal to the whole process group is the trainer's to answer, and until it has it needs its batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def unchanged(batch: Batch) -> Batch:

@@ -48,7 +48,7 @@ def mask_boxes(landmarks: np.ndarray, face: np.ndarray, settings: MaskSettings) 
 
 def median_face(boxes: np.ndarray) -> np.ndarray:
     """The face box of a clip, [4], from that of each frame, [T, 4]: one for all, since a box grows with an open jaw."""
-    return np.median(boxes, axis=0)
+    return np.sort(boxes, axis=0)[len(boxes) // 2]
 
 
 def lower_half(face: np.ndarray) -> np.ndarray:

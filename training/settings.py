@@ -15,7 +15,7 @@ Fusion = Literal["paper", "video_fusion", "vae_feature"]
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The adaptive mask of section 3.2. Its size is in shares of the height of the face box; from benchmarks/mask.py."""
+    """The adaptive mask of section 3.2. Sizes are shares of the face box's height (benchmarks/mask.py)."""
 
     kind: Literal["adaptive", "fixed"] = "adaptive"  # "fixed": Table 3, "w/o Mask", the larger lower half of the face
     alpha: float = 0.75  # equation 6

@@ -34,7 +34,7 @@ from shards.whole_file import whole_file  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
-from training.data import Dataset, loader, open_data  # noqa: E402
+from training.data import DataError, Dataset, loader, open_data  # noqa: E402
 from training.journal import Journal  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
 from training.network import AudioShape, SayAnything, build  # noqa: E402
@@ -221,7 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, trainer.ask_to_stop)
-        done = trainer.run()
+        try:
+            done = trainer.run()
+        except DataError as error:
+            print(f"stopped at step {trainer.state.step}: {error}", file=sys.stderr)
+            return 1
         if ranks.first and not done:
             print(f"stopped at step {trainer.state.step}; the same command goes on from there")
         return 0 if done else 1

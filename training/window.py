@@ -4,7 +4,8 @@ Only the groups of pictures that hold the frames are decoded, by PyAV on one thr
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -25,8 +26,8 @@ from training.mask import context_frames, mask_boxes, median_face
 from training.settings import DataSettings, MaskSettings
 
 TRIES = 8  # places tried in a clip for one where the landmarker found a face
-READ_AHEAD_BYTES = 16384  # ffmpeg's default of 32768 reads a third more of a clip than a window needs
-STRICT = {"err_detect": "aggressive+explode"}  # damage is an error, not a smear: found in 60 of 60 damaged clips
+READ_AHEAD_BYTES = 8192  # a window needs some 70 kB of a clip; with ffmpeg's default of 32768 it reads 150, so 100
+STRICT = {"err_detect": "aggressive+explode"}  # damage is an error, not a smear; free, and finds nearly all of it
 
 Arrays = dict[str, np.ndarray]  # the tensors of a Batch, by name
 
@@ -76,10 +77,14 @@ def fill(
     arrays: Arrays, b: int, clip: Clip, reference: Clip, random: np.random.Generator, mask: MaskSettings
 ) -> tuple[str, str] | None:
     """Put a random window of `clip` and a random frame of `reference` at place b; gives (key, reason) if it cannot."""
-    for each, read in ((clip, read_window), (reference, read_reference)):
+    into = {name: array[b] for name, array in arrays.items()}
+    of_one = [(clip, (read_window, read_reference))]
+    of_two = [(clip, (read_window,)), (reference, (read_reference,))]
+    for each, reads in of_one if reference.key == clip.key else of_two:
         try:
-            with each.open() as sample:
-                read(each, sample, random, mask, {name: array[b] for name, array in arrays.items()})
+            with each.open() as sample, opened_video(sample) as video:
+                for read in reads:
+                    read(each, sample, video, random, mask, into)
         except ShardError as error:
             return each.key, str(error)
     arrays["noise_seed"][b] = random.integers(2**63 - 1)
@@ -87,20 +92,22 @@ def fill(
     return None
 
 
-def read_window(clip: Clip, sample: OpenClip, random: np.random.Generator, mask: MaskSettings, into: Arrays) -> None:
-    """Fill video, mask and sound with a random window. Raises ShardError."""
+def read_window(
+    clip: Clip, sample: OpenClip, video: InputContainer, random: np.random.Generator, mask: MaskSettings, into: Arrays
+) -> None:
+    """Fill video, mask and sound with a random window. Raises ShardError, or what PyAV raises."""
     frames = len(into["video"])
     start, boxes = place_with_face(clip, sample, frames, random, mask)
-    scale = read_planes(clip, sample, start, into["video"])
-    into["mask_boxes"][:] = boxes * scale
     read_sound(clip, sample, start, frames, into["whisper"])
+    into["mask_boxes"][:] = boxes * decode(video, start, into["video"])
 
 
-def read_reference(clip: Clip, sample: OpenClip, random: np.random.Generator, mask: MaskSettings, into: Arrays) -> None:
-    """Fill the reference and its mask with a random frame. Raises ShardError."""
+def read_reference(
+    clip: Clip, sample: OpenClip, video: InputContainer, random: np.random.Generator, mask: MaskSettings, into: Arrays
+) -> None:
+    """Fill the reference and its mask with a random frame. Raises ShardError, or what PyAV raises."""
     start, boxes = place_with_face(clip, sample, 1, random, mask)
-    scale = read_planes(clip, sample, start, into["reference"][None])
-    into["reference_box"][:] = boxes[0] * scale
+    into["reference_box"][:] = boxes[0] * decode(video, start, into["reference"][None])
 
 
 def place_with_face(
@@ -138,29 +145,32 @@ def read_sound(clip: Clip, sample: OpenClip, start: int, frames: int, into: np.n
     into[before : before + len(rows)] = rows
 
 
-def read_planes(clip: Clip, sample: OpenClip, start: int, into: np.ndarray) -> float:
-    """Decode frames from `start` into [T, 3/2 size, size]; gives what a pixel of the clip measures in them."""
+@contextmanager
+def opened_video(sample: OpenClip) -> Iterator[InputContainer]:
+    """The video of a sample for `decode`; in the `with` block, PyAV's errors and ours about it become ShardError."""
     with sample.member(VIDEO) as file:
         try:
             with av.open(file, "r", format="mp4", buffer_size=READ_AHEAD_BYTES) as container:
-                return decode(container, start, into)
-        except ShardError:
-            raise
-        except (FFmpegError, ValueError, IndexError) as error:
-            text = getattr(error, "strerror", None) or error
-            raise ShardError(f"{getattr(file, 'name', clip.key)}: {text}") from error
+                codec = container.streams.video[0].codec_context
+                codec.thread_count, codec.options = 1, STRICT
+                yield container
+        except (FFmpegError, VideoError, IndexError) as error:
+            raise ShardError(f"{getattr(file, 'name', VIDEO)}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def decode(container: InputContainer, start: int, into: np.ndarray) -> float:
-    """`read_planes` of an open container."""
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count, stream.codec_context.options = 1, STRICT
+class VideoError(ValueError):
+    """A video is not what a shard should hold."""
+
+
+def decode(video: InputContainer, start: int, into: np.ndarray) -> float:
+    """Decode frames from `start` into [T, 3/2 size, size]; gives what a pixel of the clip measures in them."""
+    stream = video.streams.video[0]
     if stream.average_rate != FPS or stream.width != stream.height or stream.time_base is None:
-        raise ValueError(f"{stream.width}x{stream.height} at {stream.average_rate} fps, expected a square at {FPS} fps")
+        raise VideoError(f"{stream.width}x{stream.height} at {stream.average_rate} fps, expected a square at {FPS} fps")
     ticks, zero = float(1 / (stream.time_base * FPS)), stream.start_time or 0  # fractions are slow
-    container.seek(zero + round(start * ticks), stream=stream)
+    video.seek(zero + round(start * ticks), stream=stream)
     missing = len(into)
-    for frame in container.decode(stream):
+    for frame in video.decode(stream):
         i = round((frame.pts - zero) / ticks) - start if frame.pts is not None else -1
         if 0 <= i < len(into):
             put_planes(frame, into[i])
@@ -168,7 +178,7 @@ def decode(container: InputContainer, start: int, into: np.ndarray) -> float:
         if i >= len(into) - 1:
             break
     if missing:
-        raise ValueError(f"{missing} of the frames {start} to {start + len(into) - 1} are missing")
+        raise VideoError(f"{missing} of the frames {start} to {start + len(into) - 1} are missing")
     return into.shape[-1] / stream.width
 
 
@@ -176,7 +186,7 @@ def put_planes(frame: VideoFrame, into: np.ndarray) -> None:
     """Copy the planes of a frame, scaled if need be, into [3/2 size, size]: Y, then U, then V."""
     found = frame.format.name, frame.colorspace, frame.color_range
     if found != ("yuv420p", Colorspace.ITU709, ColorRange.MPEG):
-        raise ValueError(f"pictures are {', '.join(map(str, found))}; expected yuv420p, BT.709, limited range")
+        raise VideoError(f"pictures are {', '.join(map(str, found))}; expected yuv420p, BT.709, limited range")
     size = into.shape[-1]
     chroma = into[size:].reshape(2, size // 2, size // 2)
     for plane, target in zip(planes_of(frame), (into[:size], *chroma), strict=True):

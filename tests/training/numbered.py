@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from media.encode import encode_mp4
+from shards.index import read_index
 from shards.packer import pack
 from shards.sample import BOXES, JSON, LANDMARKS, MEMBERS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import write_tar
@@ -79,3 +80,12 @@ def write_shards(
     pack({s.key: part for s in samples}, folder / "shards", shard_bytes=shard_bytes, required=present)
     part.unlink()
     return folder
+
+
+def damage(folder: Path, key: str, offset: int = 4000, length: int = 3000) -> None:
+    """Overwrite the middle of a clip's video."""
+    index = read_index(folder / "shards")
+    row = index[index["key"] == key].iloc[0]
+    with (folder / "shards" / row["shard"]).open("r+b") as file:
+        file.seek(int(row["mp4_offset"]) + min(offset, int(row["mp4_size"]) // 2))
+        file.write(b"\x5a" * min(length, int(row["mp4_size"]) // 4))

@@ -13,7 +13,7 @@ import torch
 from shards.index import read_index, write_index
 from shards.sample import decode_npy
 from tests.training.conftest import CLIPS
-from tests.training.numbered import DIM, LAYERS, SIDE, face, number_of, numbers_in, write_shards
+from tests.training.numbered import DIM, LAYERS, SIDE, damage, face, number_of, numbers_in, write_shards
 from training.batch import Batch
 from training.data import DataError, Dataset, OfSource, held_out_sources, loader, open_data
 from training.mask import mask_boxes, median_face
@@ -236,15 +236,6 @@ def test_which_sources_are_held_out_follows_from_each_alone():
 
 
 # What goes wrong
-
-
-def damage(folder: Path, key: str, offset: int = 4000, length: int = 3000) -> None:
-    """Overwrite the middle of a clip's video."""
-    index = read_index(folder / "shards")
-    row = index[index["key"] == key].iloc[0]
-    with (folder / "shards" / row["shard"]).open("r+b") as file:
-        file.seek(int(row["mp4_offset"]) + min(offset, int(row["mp4_size"]) // 2))
-        file.write(b"\x5a" * min(length, int(row["mp4_size"]) // 4))
 
 
 def without_whisper(folder: Path, key: str) -> None:

@@ -143,6 +143,7 @@ def test_the_fixed_mask_never_moves_and_is_larger():
 def test_the_face_of_a_clip_does_not_grow_with_single_frames():
     boxes = np.tile(FACE, (51, 1))
     boxes[:20, 3] += 30
+    boxes[20:30, 3] -= 30
     assert median_face(boxes).tolist() == FACE.tolist()
 
 

@@ -5,12 +5,13 @@ import av
 import numpy as np
 import pytest
 
+from media.encode import encode_mp4
 from shards.reader import ShardError
 from shards.sample import VIDEO, Sample
 from tests.training.numbered import DIM, LAYERS, SIDE, numbered_sample, numbers_in
 from training.settings import DataSettings, MaskSettings
 from training.stream import Loaded
-from training.window import Clip, empty, fill, read_planes, windows_of
+from training.window import Clip, decode, empty, fill, opened_video, windows_of
 
 SETTINGS = DataSettings(size=SIDE)
 
@@ -24,8 +25,13 @@ def with_video(video: bytes) -> Sample:
     return Sample(sample.key, {**sample.members, VIDEO: video})
 
 
-def foreign_video(width: int = SIDE, height: int = SIDE, rate: int = 25, matrix: int = 1) -> bytes:
-    """20 frames in x264's defaults: B-frames, one group of pictures."""
+def planes_of(sample: Sample, start: int, into: np.ndarray) -> float:
+    with opened_video(Loaded(sample)) as video:
+        return decode(video, start, into)
+
+
+def foreign_video(width: int = SIDE, height: int = SIDE, rate: int = 25, matrix: int = 1, late: int = 0) -> bytes:
+    """20 frames in x264's defaults (B-frames, one group of pictures), the first `late` frames after time zero."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate))
@@ -37,9 +43,21 @@ def foreign_video(width: int = SIDE, height: int = SIDE, rate: int = 25, matrix:
             chroma = np.full((height // 2, width), 128, np.uint8)
             frame = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
             frame.colorspace, frame.color_range = matrix, 1
+            frame.pts, frame.time_base = i + late, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def test_a_clip_that_is_its_own_reference_is_opened_once():
+    sample, opened = numbered_sample(0, "a", 30), []
+    clip = Clip(sample.key, 30, lambda: opened.append(1) or Loaded(sample))
+    arrays, other = (empty(1, SETTINGS, LAYERS, DIM) for _ in range(2))
+    assert fill(arrays, 0, clip, clip, np.random.default_rng(5), MaskSettings()) is None
+    assert len(opened) == 1
+    twin = Clip("twin", 30, lambda: Loaded(sample))
+    assert fill(other, 0, clip, twin, np.random.default_rng(5), MaskSettings()) is None
+    assert all(np.array_equal(arrays[name], other[name]) for name in arrays if name != "sample")
 
 
 def test_nothing_is_left_of_a_window_that_could_not_be_finished():
@@ -66,9 +84,10 @@ def test_the_one_to_blame_is_named():
 
 
 @pytest.mark.parametrize("start", [0, 3, 4])
-def test_frames_are_found_by_time_in_files_with_b_frames(start: int):
-    sample, into = with_video(foreign_video()), np.zeros((16, SIDE * 3 // 2, SIDE), np.uint8)
-    assert read_planes(clip_of(sample, 20), Loaded(sample), start, into) == 1
+@pytest.mark.parametrize("late", [0, 7])
+def test_frames_are_found_by_time_in_files_with_b_frames(start: int, late: int):
+    sample, into = with_video(foreign_video(late=late)), np.zeros((16, SIDE * 3 // 2, SIDE), np.uint8)
+    assert planes_of(sample, start, into) == 1
     assert [frame for _, frame in numbers_in(into)] == list(range(start, start + 16))
 
 
@@ -83,13 +102,36 @@ def test_frames_are_found_by_time_in_files_with_b_frames(start: int):
 def test_videos_of_another_kind_are_refused(video: bytes, says: str):
     sample, into = with_video(video), np.zeros((16, SIDE * 3 // 2, SIDE), np.uint8)
     with pytest.raises(ShardError, match=says):
-        read_planes(clip_of(sample, 20), Loaded(sample), 0, into)
+        planes_of(sample, 0, into)
 
 
 def test_frames_that_a_file_lacks_are_counted():
     sample, into = with_video(foreign_video()), np.zeros((16, SIDE * 3 // 2, SIDE), np.uint8)
     with pytest.raises(ShardError, match="3 of the frames 7 to 22 are missing"):
-        read_planes(clip_of(sample, 40), Loaded(sample), 7, into)
+        planes_of(sample, 7, into)
+
+
+def planes_or_none(video: bytes) -> bytes | None:
+    sample, into = with_video(video), np.zeros((16, SIDE * 3 // 2, SIDE), np.uint8)
+    try:
+        planes_of(sample, 0, into)
+    except ShardError:
+        return None
+    return into.tobytes()
+
+
+def test_damaged_pictures_are_refused_not_concealed():
+    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    video = encode_mp4(np.stack([np.roll(picture, (i, 2 * i), (0, 1)) for i in range(20)]))
+    first = video.index(b"mdat") + 700
+    found = []
+    for place in range(first, first + 9000, 150):
+        damaged = bytearray(video)
+        damaged[place : place + 8] = bytes(byte ^ 0xA5 for byte in damaged[place : place + 8])
+        found.append(planes_or_none(bytes(damaged)))
+    changed = [planes for planes in found if planes != planes_or_none(video)]
+    assert len(changed) > 50
+    assert sum(planes is None for planes in changed) > 0.9 * len(changed), "as it is, ffmpeg smears nearly all of them"
 
 
 def test_how_often_a_clip_comes_by_its_length():
