@@ -9,13 +9,16 @@ OUTPUT := demo/output
 TALKERS := random_face_mapping_xml random_face_mapping_bin random_face_synthesis_xml random_face_synthesis_bin \
 	piper_joe_voice piper_joe_voice_json
 
+# 200 steps of a toy at 64 pixels: enough to see that all of it works, and nothing to look at closely.
+TOY := --steps 8 --guidance 1 --region mouth
+
 .PHONY: demo test check fix clean
 
 # Several packages bring a flavour of OpenCV each, all into one folder; the last wins, and only this one needs no libGL.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt ".[train,demo,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[train,app,evaluate,demo,dev]"
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps -c constraints.txt opencv-python-headless
 	touch $@
 
@@ -23,8 +26,17 @@ demo: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
 	$(BIN)/python -m demo.corpus --output $(OUTPUT)/videos
 	$(BIN)/python curation/run.py --profile embedded --videos $(OUTPUT)/videos --output $(OUTPUT)/curated
+	$(BIN)/python -m demo.base --data $(OUTPUT)/curated --output $(OUTPUT)/base
+	$(BIN)/python training/train.py --profile embedded --data $(OUTPUT)/curated --run $(OUTPUT)/run --set model.base=$(OUTPUT)/base
 	$(BIN)/python -c "import pandas; print(pandas.read_parquet('$(OUTPUT)/curated/manifests/clips.parquet', \
 		columns=['key', 'start_s', 'end_s', 'reason', 'face_median_px', 'blur', 'lip_confidence']).head(8).to_string())"
+	$(BIN)/python training/generate.py --checkpoint $(OUTPUT)/run --video $(OUTPUT)/videos/talker_f.mp4 \
+		--audio $(OUTPUT)/videos/talker_a.mp4 --output $(OUTPUT)/generated.mp4 $(TOY)
+	$(BIN)/python training/generate.py --checkpoint $(OUTPUT)/run --video $(OUTPUT)/videos/talker_f.mp4 \
+		--audio $(OUTPUT)/videos/talker_f.mp4 --output $(OUTPUT)/generated/talker_f.mp4 $(TOY)
+	$(BIN)/python training/evaluate.py --generated $(OUTPUT)/generated --reference $(OUTPUT)/videos \
+		--output $(OUTPUT)/metrics --metrics ssim psnr
+	@echo "open $(OUTPUT)/curated/report/index.html, $(OUTPUT)/run/curve.png, $(OUTPUT)/generated.mp4"
 
 test: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)

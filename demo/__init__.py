@@ -9,4 +9,10 @@ piper_child.py the process that runs piper-tts
 recordings.py  a real voice -> its phoneme times, by warping piper's onto it
 render.py      identity + mouth track -> frames; frames + sound -> video file
 corpus.py      the table corpus.yaml -> videos and truth.json; `python -m demo.corpus`
+base.py        a toy of Stable Video Diffusion for the embedded training; `python -m demo.base`
 """
+
+import logging
+
+# diffusers imports bitsandbytes where it is installed, which then warns of a kernel that nothing here uses.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

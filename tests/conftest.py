@@ -13,7 +13,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import pytest
 
 import models  # noqa: F401  (keeps ONNX Runtime's telemetry off, whichever test imports it first)
-from tests.talkers import corpus
+from tests.talkers import corpus, run_curation
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
@@ -43,3 +43,17 @@ def talkers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
             return corpus(*only)
 
     yield build
+
+
+@pytest.fixture(scope="session")
+def curated(talkers: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole described corpus, curated with the embedded profile by one of the test processes for all."""
+    shared = tmp_path_factory.getbasetemp().parent
+    output, done = shared / "curated", shared / "curated.done"
+    with (shared / "curated.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not done.exists():
+            found = run_curation("--profile", "embedded", "--videos", talkers(), "--output", output)
+            assert found.returncode == 0, found.stderr
+            done.touch()
+    return output

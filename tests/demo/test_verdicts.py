@@ -1,8 +1,6 @@
 """The described corpus through the embedded profile: every video gets what its table says."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,16 +12,7 @@ from media.audio import read_audio
 from media.encode import decode_flac, decode_mp4
 from media.probe import probe
 from shards.sample import MEMBERS
-from tests.talkers import described, run_curation
-
-
-@pytest.fixture(scope="module")
-def curated(talkers: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole described corpus."""
-    output = tmp_path_factory.mktemp("curated")
-    done = run_curation("--profile", "embedded", "--videos", talkers(), "--output", output)
-    assert done.returncode == 0, done.stderr
-    return output
+from tests.talkers import described
 
 
 def test_the_corpus_gets_the_verdicts_and_reasons_of_its_table(curated):

@@ -18,7 +18,7 @@ def picture(width: int = 96, height: int = 64, colours: tuple[int, int] = BT709_
         random.integers(16, 236, size).astype(np.uint8) for size in ((height, width), *[(height // 2, width // 2)] * 2)
     )
     matrix = rgb_matrix(*colours, "yuv420p", PROBE)  # pyright: ignore[reportArgumentType]
-    return Picture(planes, matrix, colours[1] == 2, colours[0])
+    return Picture((planes[0], planes[1], planes[2]), matrix, colours[1] == 2, colours[0])
 
 
 def test_outside_the_region_every_byte_stays():
