@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.audio import SAMPLES_PER_FRAME, cut, read_audio
+from media.audio import SAMPLES_PER_FRAME, AudioTrack, cut, read_audio
 from media.probe import FPS, Limits, Probe
 
 if TYPE_CHECKING:
@@ -18,12 +18,17 @@ KEPT = "kept"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a clip: `reason` is `kept` or a documented reason such as `syncnet:offset`."""
+    """What became of a clip: `reason` is `kept` or a documented reason such as `syncnet:offset`.
+
+    `remainder` says, of a clip that was dropped before and only scored, why a step then left it aside:
+    `steps/stable_spans:short`.
+    """
 
     keep: bool
     reason: str
     stage: str = ""
     detail: str = ""
+    remainder: str = ""
 
 
 KEEP = Verdict(True, KEPT)
@@ -43,8 +48,8 @@ class Source:
     limits: Limits = field(default_factory=Limits)
 
     @cached_property
-    def audio(self) -> np.ndarray | None:
-        """The whole track, [N] float32 at 16 kHz on the clock of the pictures, or None without an audio stream."""
+    def audio(self) -> AudioTrack | None:
+        """The whole track at 16 kHz on the clock of the pictures, or None without an audio stream."""
         return read_audio(self.path, self.probe)
 
 

@@ -5,6 +5,7 @@ Its result depends on the set of finished sources only, never on their order or 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,20 @@ import pandas as pd
 
 from curation.clip import KEPT
 from curation.ledger import Ledger
-from curation.source import finite, part_path
+from curation.source import finite
 from curation.stage import CorpusFilter, Stage, documented
+from manifests.ledger import part_path
 from manifests.summary import write_summary
-from manifests.writer import write_manifests
-from media.audio import SAMPLES_PER_FRAME
-from media.encode import decode_flac, encode_flac
+from manifests.writer import main_reason, write_manifests
 from media.probe import FPS
 from pipelines import Profile
-from shards.packer import pack
-from shards.reader import iterate
-from shards.sample import (
-    AUDIO,
-    BOXES,
-    JSON,
-    LANDMARKS,
-    VIDEO,
-    WHISPER,
-    WHISPER_ROWS_PER_FRAME,
-    Sample,
-    decode_npy,
-    encode_json,
-    encode_npy,
-)
+from shards.margin import finished
+from shards.packer import Need, pack
+from shards.reader import extents, read_extent
+from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample
+from shards.verify import verify
 
+TIMES = ("start_s", "end_s")  # floats in a row that are no scores
 OF_STEP = {"steps/landmarks": LANDMARKS, "steps/whisper": WHISPER}
 
 
@@ -44,9 +35,13 @@ def finish(
     profile: Profile,
     stages: Sequence[Stage],
     ledger: Ledger,
+    keep_parts: bool = True,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Verdicts that need the whole corpus, then shards and manifests of all its sources; gives the funnel."""
+    """Verdicts that need the whole corpus, then shards and manifests of all its sources; gives the funnel.
+
+    Without `keep_parts`, parts that no later run needs are removed once the shards were read back and found whole.
+    """
     curated = [replace(each, clips=[dict(clip) for clip in each.clips]) for each in ledger.curated()]
     clips = [clip for each in curated for clip in each.clips]
     parts = {key: part_path(output, each.source["source_id"]) for each in curated for key in each.sampled}
@@ -56,22 +51,57 @@ def finish(
             judge(stage, clips, parts, output, ledger)
     sources = [recounted(each.source, each.clips) for each in curated]
     kept = {clip["key"]: clip for clip in clips if clip["kept"]}
-    say(f"packing {len(kept)} clips")
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
     index = pack(
         {key: parts[key] for key in kept},
         output / "shards",
         seed=profile.seed,
         shard_bytes=profile.shard_bytes,
-        edit=lambda sample: finished(sample, kept[sample.key]),
+        edit=lambda sample: finished(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
         required=required,
+        announce=lambda need: say(told(need)),
     )
     for key, shard in zip(index["key"], index["shard"], strict=True):
         kept[key]["shard"] = shard
     scores, reasons = documented(stages)
     names = [stage.name for stage in stages]
     write_manifests(output, clips, sources, scores=scores, reasons=reasons, stages=names)
-    return write_summary(output)
+    funnel = write_summary(output)
+    if not keep_parts:
+        corpus_filters = [stage.name for stage in stages if isinstance(stage, CorpusFilter)]
+        drop_parts(output, parts, corpus_filters, ledger, say)
+    return funnel
+
+
+def told(need: Need) -> str:
+    """A line such as `packing 1,234 clips, 45.6 GB (812.3 GB free)`."""
+    return f"packing {need.clips:,} clips, {need.bytes / 1e9:.1f} GB ({need.free / 1e9:.1f} GB free)"
+
+
+def drop_parts(
+    output: Path,
+    parts: Mapping[str, Path],
+    corpus_filters: Iterable[str],
+    ledger: Ledger,
+    say: Callable[[str], None],
+) -> None:
+    """Removes the parts in which every corpus filter has settled every clip, if the shards are whole.
+
+    What is kept of them lies in sealed shards then. A later run takes their scores from the ledger and fits on new
+    clips only, or not at all; what it can no longer do is to take in a clip that was dropped.
+    """
+    say("reading the shards back")
+    wrong = [finding.text for finding in verify(output, sample=0) if finding.kind != "unfinished"]
+    if wrong:
+        say(f"parts are kept, because {wrong[0]} (python -m shards.verify says more)")
+        return
+    settled = [ledger.scores(name).keys() for name in corpus_filters]
+    needed = {part for key, part in parts.items() if any(key not in keys for keys in settled)}
+    removed = {part for part in parts.values() if part not in needed and part.exists()}
+    size = sum(part.stat().st_size for part in removed)
+    ledger.drop_parts(removed)
+    later = f"; {len(needed)} are kept for clips that more clips may help to judge" if needed else ""
+    say(f"{len(removed):,} parts removed, {size / 1e9:.1f} GB{later}")
 
 
 def judge(
@@ -85,7 +115,8 @@ def judge(
     sampled = {clip["key"]: clip for clip in clips if clip["key"] in parts}
     settled = ledger.scores(stage.name)
     waiting = sampled.keys() - settled.keys()
-    found = stage.measure_all(lambda: samples(waiting, parts), output, fitted=bool(settled)) if waiting else {}
+    read = partial(samples, parts=parts)
+    found = stage.measure_all(waiting, read, output, fitted=bool(settled)) if waiting else {}
     for key, clip in sorted(sampled.items()):
         clip.update(settled.get(key) or found[key])
         verdict = stage.decide({**clip, "duration_s": (clip["end_frame"] - clip["start_frame"]) / FPS})
@@ -98,35 +129,19 @@ def judge(
 
 
 def samples(keys: Iterable[str], parts: Mapping[str, Path]) -> Iterator[Sample]:
-    """The samples of these clips from their parts, in order of key; one in memory."""
+    """The samples of these clips from their parts, in order of part; of others only headers are read."""
     wanted = set(keys)
     for part in sorted({parts[key] for key in wanted}):
-        yield from (sample for sample in iterate(part) if sample.key in wanted)
+        yield from (read_extent(part, extent) for extent in extents(part) if extent.key in wanted)
 
 
 def recounted(source: dict[str, Any], clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A source's row after corpus filters: its status follows from its clips."""
     if source["status"] != KEPT or any(clip["kept"] for clip in clips):
         return source
-    last = max(clips, key=lambda clip: clip["end_frame"] - clip["start_frame"])
-    return {**source, "status": "dropped", "reason": last["reason"]}
+    return {**source, "status": "dropped", "reason": main_reason(clips)}
 
 
-def finished(sample: Sample, clip: Mapping[str, Any]) -> Sample:
-    """A sample as it lies in a shard: margins cut off, sound and features shifted, all scores in its JSON."""
-    fields = sample.json
-    frames, shift = fields["frames"], clip["audio_shift_frames"] - fields["audio_shift_frames"]
-    members = dict(sample.members)
-    margin = fields.get("margin_frames", 0)
-    if margin:
-        first = margin + shift
-        assert 0 <= first <= 2 * margin, f"{sample.key}: shifted by {shift} frames, the margin is {margin}"
-        audio = decode_flac(members[AUDIO])[first * SAMPLES_PER_FRAME :][: frames * SAMPLES_PER_FRAME]
-        members[AUDIO] = encode_flac(audio)
-        rows = decode_npy(members[WHISPER])[first * WHISPER_ROWS_PER_FRAME :][: frames * WHISPER_ROWS_PER_FRAME]
-        members[WHISPER] = encode_npy(rows)
-    scores = {name: clip[name] for name in clip if isinstance(clip[name], float) and name not in ("start_s", "end_s")}
-    fields.pop("margin_frames", None)
-    fields |= {"audio_shift_frames": clip["audio_shift_frames"], "scores": finite(scores)}
-    members[JSON] = encode_json(fields)
-    return Sample(sample.key, members)
+def scores_in(clip: Mapping[str, Any]) -> dict[str, float | None]:
+    """The scores of a clip's row, as its JSON member has them."""
+    return finite({name: clip[name] for name in clip if isinstance(clip[name], float) and name not in TIMES})

@@ -7,9 +7,10 @@ continues an interrupted run.
 
 import hashlib
 import json
-import os
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,26 @@ import yaml
 import pipelines
 import weights
 from curation.source import Curated, Identity, writing
+from manifests.ledger import (
+    ATTEMPTS,
+    DROPPED_PARTS,
+    FOLDER,
+    HEADS,
+    LEDGER,
+    MEANINGS,
+    finished,
+    note,
+    noted,
+    read_segment,
+    segments,
+)
 from shards.table import TableFormat, read_table, write_table
 from shards.whole_file import remove_leftovers, whole_file
 
-LEDGER = TableFormat("curation.ledger", 2)
 SCORES = TableFormat("curation.corpus_scores", 1)
 SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
 CODE_ROOMS = ("curation", "media", "models", "shards")  # what decides the bytes of a part
-MEANINGS = {
-    "path": "path of the source",
-    "source_id": "sha256 of the source, empty if it could not be read",
-    "bytes": "size of the file when it was curated, -1 if unknown",
-    "mtime_ns": "its modification time, -1 if unknown",
-    "status": "of its row in sources.parquet, before corpus filters",
-    "reason": "likewise",
-    "curated": "JSON: the source's row, its clips' rows, the keys that have a sample in the part",
-}
-HEADS = ("path", "source_id", "bytes", "mtime_ns", "status", "reason")
 
 
 class LedgerError(ValueError):
@@ -52,8 +55,7 @@ def recipe_of(profile: pipelines.Profile, score_only: bool) -> dict[str, Any]:
         "weights": {name: weights.sha256_of(name) for name in sorted(set(pipelines.weights_of(profile)))},
         "code": code_sha256(),
     }
-    recipe["hash"] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return recipe
+    return {**recipe, "hash": pipelines.recipe_hash(recipe)}
 
 
 def code_sha256() -> str:
@@ -87,7 +89,7 @@ class Ledger:
     """
 
     def __init__(self, output: Path, recipe: dict[str, Any], fork: bool = False) -> None:
-        self.folder = output / "ledger"
+        self.output, self.folder = output, output / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         check_recipe(output, recipe, fork)
         for folder in (output, self.folder, *output.glob("parts/*")):
@@ -96,12 +98,12 @@ class Ledger:
         self.waiting: list[dict[str, Any]] = []
         self.flushed_s = time.monotonic()
         self.done: dict[str, Entry] = {}
-        self.attempts = self.folder / "attempts.log"
-        for path in sorted(self.folder.glob("[0-9]*.parquet")):
-            for row in read_table(path, LEDGER, columns=[*HEADS]).to_dict("records"):
+        self.attempts = self.folder / ATTEMPTS
+        for path in segments(output):
+            for row in read_segment(path, heads_only=True):
                 self.done[row["path"]] = Entry(path.name, *(row[name] for name in HEADS[1:]))
             self.next_segment = int(path.stem) + 1
-        self.interrupted = self.begun() - self.done.keys()
+        self.interrupted = noted(self.attempts) - self.done.keys()
 
     def finished(self, path: Path, retry: str | None = None) -> bool:
         """Whether this file was curated and has not changed since, by size and time of modification.
@@ -119,17 +121,8 @@ class Ledger:
 
     def begin(self, identity: Identity) -> None:
         """Notes an attempt, on the disk, before it is made."""
-        with writing(self.attempts), self.attempts.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(storable(identity.path)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def begun(self) -> set[str]:
-        """The sources that were ever handed out; a torn last line is one that was not."""
-        if not self.attempts.exists():
-            return set()
-        lines = self.attempts.read_text(encoding="utf-8").split("\n")[:-1]
-        return {json.loads(line) for line in lines}
+        with writing(self.attempts):
+            note(self.attempts, [storable(identity.path)])
 
     def add(self, identity: Identity, curated: Curated) -> None:
         row = to_row(identity, curated)
@@ -150,12 +143,16 @@ class Ledger:
     def curated(self) -> list[Curated]:
         """What came of every source, in order of path."""
         assert not self.waiting, "flush first"
-        found = {}
-        for segment in sorted({entry.segment for entry in self.done.values()}):
-            for row in read_table(self.folder / segment, LEDGER).to_dict("records"):
-                if self.done[row["path"]].segment == segment:
-                    found[row["path"]] = Curated(**json.loads(row["curated"]))
+        found = {row["path"]: Curated(**json.loads(row["curated"])) for _, row in finished(self.output)}
         return [found[path] for path in sorted(found)]
+
+    def drop_parts(self, parts: Iterable[Path]) -> None:
+        """Removes parts, after noting that this is on purpose."""
+        gone = sorted(parts)
+        with writing(self.folder / DROPPED_PARTS):
+            note(self.folder / DROPPED_PARTS, [part.stem for part in gone])
+        for part in gone:
+            part.unlink(missing_ok=True)
 
     def scores(self, stage: str) -> dict[str, dict[str, float]]:
         """What a corpus filter has settled: key -> scores."""
@@ -186,7 +183,7 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
     if earlier["hash"] != recipe["hash"] and not fork:
         changes = "\n".join(f"  {line}" for line in differences(earlier, recipe) if not line.startswith("hash:"))
         raise LedgerError(
-            f"{output} was curated with another recipe:\n{changes}\n"
+            f"{output} was curated with another recipe:\n{changes}\n{refilter_advice(output, earlier, recipe)}"
             "Give another --output; or run with the settings and the code of that recipe to continue it; or add --fork "
             "to keep what is finished and do the rest with this one."
         )
@@ -195,6 +192,31 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
             path.rename(path.with_name(f"recipe-{earlier['hash'][:8]}.yaml"))
         with whole_file(path) as file:
             file.write(yaml.safe_dump(recipe, sort_keys=False).encode())
+
+
+def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What to do instead if the recipes differ in thresholds only, else nothing."""
+    changed = changed_thresholds(old, new)
+    if not changed:
+        return ""
+    settings = "".join(f" --set {setting}" for setting in changed)
+    folders = [shlex.quote(str(folder)) for folder in (output, output.with_name(f"{output.name}-refiltered"))]
+    return (
+        "Only thresholds changed, and what was measured stays true. To decide anew without measuring:\n"
+        f"  python -m manifests.refilter {folders[0]}{settings} --to {folders[1]}\n"
+    )
+
+
+def changed_thresholds(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings such as `filters/niqe.max_niqe=7.5` if all that two recipes differ in is what `decide` alone reads."""
+    restored, changed = deepcopy(new), []
+    for before, after in zip(old["profile"]["stages"], restored["profile"]["stages"], strict=False):
+        for name in before.keys() & after.keys():
+            for key in sorted(before[name].keys() & set(getattr(pipelines.stage_class(name), "THRESHOLDS", ()))):
+                if before[name][key] != after[name][key]:
+                    changed.append(f"{name}.{key}={yaml.safe_dump(after[name][key]).splitlines()[0]}")
+                    after[name][key] = before[name][key]
+    return changed if {**restored, "hash": old["hash"]} == old else []
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

@@ -13,10 +13,11 @@ import argparse
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
 
 import pipelines  # noqa: E402
 import weights  # noqa: E402
+from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock  # noqa: E402
 from curation.progress import Bar  # noqa: E402
 from curation.videos import list_videos  # noqa: E402
@@ -52,12 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output = options.output.absolute()
             (options.output / "logs").mkdir(parents=True, exist_ok=True)
             held.enter_context(Lock(options.output))
+            findings = examine(profile, options.output, options.workers)
+            if fails(findings):
+                raise ValueError("this machine cannot run it: " + "; ".join(unwell(findings)))
         except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError, LockError
             return refuse(error)
+        for line in unwell(findings):
+            print(f"warning: {line}")
         if ignored:
             names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
             print(f"not videos by name, left alone: {names}")
-        return run(profile, videos, options)
+        return plan(profile, videos, options) if options.plan else run(profile, videos, options)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,6 +95,16 @@ def parser() -> argparse.ArgumentParser:
         help="once more for sources that ended in an error, such as failed:worker_crash",
     )
     found.add_argument("--fork", action="store_true", help="go on with other settings or code; what is done stays")
+    found.add_argument(
+        "--drop-parts",
+        action="store_true",
+        help="remove OUT/parts once the shards are read back and whole: half the disk; dropped clips cannot come back",
+    )
+    found.add_argument(
+        "--plan",
+        action="store_true",
+        help="curate a sample (1 %%, at least 20 sources) into OUT/plan and say what the whole will yield and need",
+    )
     found.add_argument("--score-only", action="store_true", help="a dropped clip still gets all scores")
     return found
 
@@ -95,6 +112,23 @@ def parser() -> argparse.ArgumentParser:
 def refuse(error: Exception) -> int:
     print(f"curation/run.py: {error}", file=sys.stderr)
     return 2
+
+
+def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace) -> int:
+    """`--plan`: a run over a sample, and what follows from it for all videos."""
+    from curation.plan import FOLDER, draw, forecast, show
+
+    drawn = draw(videos, profile.seed)
+    options.output /= FOLDER
+    (options.output / "logs").mkdir(parents=True, exist_ok=True)
+    code = run(profile, drawn.drawn, options)
+    if code == 0:
+        show(drawn, forecast(drawn, options.output), options.workers or os.cpu_count() or 1, worker_gpus(profile))
+    return code
+
+
+def worker_gpus(profile: pipelines.Profile) -> float:
+    return profile.workers.gpus if profile.device == "cuda" else 0.0
 
 
 def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace) -> int:
@@ -128,7 +162,8 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         finally:
             ledger.flush()
             pool.close()
-        table = finish(options.output, profile, build_stages(profile.stages), ledger)
+        stages = build_stages(profile.stages)
+        table = finish(options.output, profile, stages, ledger, keep_parts=not options.drop_parts)
     except KeyboardInterrupt:
         return stopped("stopped")
     except (ClusterError, OutputError, PackError, ShardError) as error:
@@ -137,7 +172,14 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         return stopped(f"{error.filename or options.output}: {error.strerror}")
     print_summary(table)
     print(f"manifests and shards: {options.output}")
+    report(options.output)
     return 0
+
+
+def report(output: Path) -> None:
+    """Writes the report in a process of its own: it opens videos, and none of them can spoil a run that is finished."""
+    with suppress(KeyboardInterrupt):
+        subprocess.run([sys.executable, "-m", "manifests.report", str(output)], cwd=ROOT, check=False)  # noqa: S603
 
 
 def interrupt(*_: Any) -> None:

@@ -7,15 +7,19 @@ used, or a stage that raises, becomes one row `error:...` over all of it.
 import hashlib
 import math
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from curation.clip import KEPT, Clip, Source
+from curation.filters.audible import voice_of
 from curation.stage import Stage, Timer, run_stages
+from manifests.ledger import part_path
+from manifests.writer import main_reason
 from media.audio import SAMPLE_RATE
 from media.encode import encode_flac, encode_mp4
 from media.errors import MediaError
@@ -82,10 +86,6 @@ def identify(path: Path, limits: Limits) -> Identity:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def part_path(output: Path, source_id: str) -> Path:
-    return output / "parts" / source_id[:2] / f"{source_id}.tar"
 
 
 def curate(
@@ -161,6 +161,8 @@ def sample_of(clip: Clip, recipe: str) -> Sample:
         members[LANDMARKS] = encode_npy(clip.landmarks)
     if clip.whisper is not None:
         members[WHISPER] = encode_npy(clip.whisper)
+    if clip.voice is not None:  # for the report's waveform; no member of a shard
+        members["voice.npy"] = encode_npy(voice_of(clip).astype(np.float16))
     members |= {f"{name}.npy": encode_npy(array) for name, array in clip.collected.items()}
     return Sample(clip.key, members)
 
@@ -210,6 +212,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
         "reason": verdict.reason,
         "stage": verdict.stage or None,
         "detail": verdict.detail or None,
+        "remainder": verdict.remainder or None,
         "audio_shift_frames": clip.audio_shift_frames,
         **scores_of(clip),
     }
@@ -235,10 +238,7 @@ def failed(identity: Identity, reason: str, detail: str) -> Curated:
 
 def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The row of sources.parquet that follows from a file's header and its clips."""
-    frames: Counter[str] = Counter()
-    for clip in clips:
-        frames[clip["reason"]] += clip["end_frame"] - clip["start_frame"]
-    reason = KEPT if KEPT in frames else max(sorted(frames), key=lambda name: frames[name])
+    reason = main_reason(clips)
     status = KEPT if reason == KEPT else "error" if reason.startswith("error:") else "dropped"
     header = asdict(identity.probe) if identity.probe else {}
     return {

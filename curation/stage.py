@@ -6,7 +6,7 @@ a Scan is a Step that looks at every scaled frame; neighbouring Scans share one 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -56,7 +56,15 @@ class Step(Stage):
 
 @dataclass(frozen=True)
 class Filter(Stage):
-    """Measures a clip, then decides on the numbers alone."""
+    """Measures a clip, then decides on the numbers alone.
+
+    THRESHOLDS names the settings that `decide` alone reads: with another value everything that was measured stays
+    true, so a finished run can be judged anew without a network. LIMITS says what is compared with them, for those who
+    explain a verdict: (score, sign, setting or other score), `|score|` where only its size counts.
+    """
+
+    THRESHOLDS: ClassVar[tuple[str, ...]] = ()
+    LIMITS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
     def measure(self, clip: Clip) -> dict[str, float]:
         """The numbers that the decision rests on; keys as in SCORES."""
@@ -111,9 +119,9 @@ class CorpusFilter(Filter):
         raise NotImplementedError
 
     def measure_all(
-        self, samples: Callable[[], Iterator[Sample]], output: Path, fitted: bool
+        self, keys: Collection[str], samples: Callable[[Collection[str]], Iterator[Sample]], output: Path, fitted: bool
     ) -> dict[str, dict[str, float]]:
-        """key -> scores for every sample; `samples` may be called again and again.
+        """key -> scores for each of `keys`; `samples` reads some of them, in some order, as often as it is called.
 
         What is fitted is saved in `output`; `fitted` says that it was, by an earlier run, and is to be used.
         """
@@ -180,11 +188,12 @@ def run_stages(clip: Clip, stages: Sequence[Stage], timer: Timer, score_only: bo
     name = "_".join(each.name.split("/")[1] for each in (together or [stage]))
     for out in timer.run(name, made):
         decided_here = not out.verdict.keep and out.verdict is not clip.verdict
+        remainder = decided_here and isinstance(stage, Step)
         if not clip.verdict.keep:  # only when scoring: the first verdict stands
-            out = replace(out, verdict=clip.verdict)
+            why = f"{stage.name}:{out.verdict.reason}" if remainder else ""
+            out = replace(out, verdict=replace(clip.verdict, remainder=why))
         elif decided_here:
             out = replace(out, verdict=replace(out.verdict, stage=stage.name))
-        remainder = decided_here and isinstance(stage, Step)
         if out.verdict.keep or (score_only and not remainder):
             yield from run_stages(out, rest, timer, score_only)
         else:

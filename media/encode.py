@@ -7,6 +7,7 @@ import io
 import platform
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import islice
 
 import av
 import numpy as np
@@ -22,19 +23,19 @@ from media.probe import FPS
 X264_PARAMS = "threads=1:lookahead-threads=1:sliced-threads=0:subme=4"
 if platform.machine() in ("x86_64", "AMD64"):
     X264_PARAMS += ":asm=SSE4.2"
-X264_OPTIONS = {"preset": "veryfast", "tune": "fastdecode", "crf": "18", "bf": "0", "x264-params": X264_PARAMS}
+X264_OPTIONS = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "x264-params": X264_PARAMS}
 GOP_FRAMES = 16
 BITEXACT = {"fflags": "+bitexact"}
 
 
-def encode_mp4(frames: np.ndarray | Iterable[np.ndarray], fps: int = FPS) -> bytes:
+def encode_mp4(frames: np.ndarray | Iterable[np.ndarray], fps: int | Fraction = FPS, crf: int = 18) -> bytes:
     """[T, H, W, 3] uint8 RGB as an MP4 file: H.264 High, yuv420p, BT.709, constant rate, no sound."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options=BITEXACT) as container:
         stream = None
         for i, picture in enumerate(frames):
             if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(fps), options=dict(X264_OPTIONS))
+                stream = container.add_stream("libx264", rate=Fraction(fps), options={**X264_OPTIONS, "crf": str(crf)})
                 height, width = picture.shape[:2]
                 stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", GOP_FRAMES
                 stream.codec_context.flags |= Flags.bitexact
@@ -44,7 +45,7 @@ def encode_mp4(frames: np.ndarray | Iterable[np.ndarray], fps: int = FPS) -> byt
             frame = frame.reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
             )
-            frame.pts, frame.time_base = i, Fraction(1, fps)
+            frame.pts, frame.time_base = i, 1 / Fraction(fps)
             container.mux(stream.encode(frame))
         if stream is None:
             raise ValueError("encode_mp4 needs at least one frame")
@@ -52,12 +53,12 @@ def encode_mp4(frames: np.ndarray | Iterable[np.ndarray], fps: int = FPS) -> byt
     return buffer.getvalue()
 
 
-def decode_mp4(data: bytes) -> np.ndarray:
-    """Every frame of an MP4 file in memory: [T, H, W, 3] uint8 RGB."""
+def decode_mp4(data: bytes, frames: int | None = None) -> np.ndarray:
+    """Every frame of an MP4 file in memory, or the first so many: [T, H, W, 3] uint8 RGB."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in islice(container.decode(stream), frames)])
 
 
 def encode_flac(audio: np.ndarray) -> bytes:

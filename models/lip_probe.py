@@ -32,6 +32,7 @@ MIN_VALID = 0.5
 WINDOW_FRAMES = 100
 MIN_CLIPS = 20
 MIN_SOURCES = 6
+FIT_CLIPS = 4000  # at 2 s each already 200,000 frames for the 576 regressors
 FOLDS = 8
 COMPONENTS = 96
 REGRESSORS = 3 * ROWS_PER_FRAME * COMPONENTS
@@ -287,6 +288,11 @@ def _order(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
+def chosen(keys: Iterable[str], count: int) -> set[str]:
+    """Clips to fit a probe on where there are more than enough: by the hashes of their keys, not by their order."""
+    return set(sorted(keys, key=_order)[:count])
+
+
 def _fixed(sums: np.ndarray) -> np.ndarray:
     """Sums as 64-bit fixed point: adding them is exact, so the order of clips cannot change a bit of the result."""
     return np.rint(sums * FIXED_POINT).astype(np.int64)
@@ -462,7 +468,7 @@ class LipProbe:
     def fit(records: Callable[[], Iterable[LipRecord]]) -> LipFit | None:
         """Fits on unlabelled clips, of which many are in sync; None if they are too few or too few of them agree.
 
-        Calls `records` 6 times and holds one clip at a time, and 200 for the null; the order of the records does
+        Calls `records` 7 times and holds one clip at a time, and 200 for the null; the order of the records does
         not change a bit of the result; the number of BLAS threads may change the last ones: fit with OMP_NUM_THREADS=1.
         """
         basis, sources = _whitening(records())
@@ -571,15 +577,25 @@ def fit_command(records: Callable[[], Iterable[LipRecord]], output: Path) -> Lip
     return fit
 
 
-def records_in(parts: Iterable[Path]) -> Iterator[LipRecord]:
-    """The records that a curation left in its parts (`OUT/parts/*/*.tar`), in order of part."""
-    for part in sorted(parts):
+def keys_in(parts: Iterable[Path]) -> set[str]:
+    """The keys of the clips in a curation's parts (`OUT/parts/*/*.tar`)."""
+    keys = set()
+    for part in parts:
         with tarfile.open(part) as archive:
-            found: dict[str, dict[str, bytes]] = {}
+            keys |= {name.partition(".")[0] for name in archive.getnames()}
+    return keys
+
+
+def records_in(parts: Iterable[Path], keys: Container[str]) -> Iterator[LipRecord]:
+    """The records of these clips that a curation left in its parts (`OUT/parts/*/*.tar`), in order of part."""
+    for part in sorted(parts):
+        found: dict[str, dict[str, bytes]] = {}
+        with tarfile.open(part) as archive:
             for entry in archive:
                 key, _, member = entry.name.partition(".")
-                content = archive.extractfile(entry)
-                if content is not None and member in ("json", "mouth.npy", "whisper.npy"):
+                if key in keys and member in ("json", "mouth.npy", "whisper.npy"):
+                    content = archive.extractfile(entry)
+                    assert content is not None, f"{part}: {entry.name} is no file"
                     found.setdefault(key, {})[member] = content.read()
         for key, members in found.items():
             if len(members) == 3:
@@ -594,9 +610,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = parser.add_subparsers(dest="command", required=True).add_parser("fit", help="fit and save a probe")
     command.add_argument("--clips", type=Path, required=True, help="output folder of curation/run.py")
     command.add_argument("--output", type=Path, required=True, help="the probe's file, for filters/lip_audio.weights")
+    command.add_argument("--most", type=int, default=FIT_CLIPS, help="clips to fit on at most (default %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        fit = fit_command(lambda: records_in(options.clips.glob("parts/*/*.tar")), options.output)
+        parts = sorted(options.clips.glob("parts/*/*.tar"))
+        keys = chosen(keys_in(parts), options.most)
+        fit = fit_command(lambda: records_in(parts, keys), options.output)
     except (ValueError, OSError) as error:
         print(f"python -m models.lip_probe: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from media.audio import Samples, cut
+
 SAMPLE_RATE = 16_000
 CHUNK_SAMPLES = 512  # 32 ms: the only length the model takes at 16 kHz
 CONTEXT_SAMPLES = 64  # of the chunk before, put in front of each chunk
@@ -25,20 +27,17 @@ class VoiceActivity:
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(_bundled_model(), options, providers=["CPUExecutionProvider"])
 
-    def probability(self, audio: np.ndarray) -> np.ndarray:
-        """The probability of speech per chunk of 32 ms of 16 kHz mono float32 audio [N]: float32 [ceil(N / 512)].
+    def probability(self, audio: Samples) -> np.ndarray:
+        """The probability of speech per chunk of 32 ms of 16 kHz mono audio [N]: float32 [ceil(N / 512)].
 
-        The last chunk is filled up with zeros.
+        The last chunk is filled up with zeros. Of a long track no copy is made.
         """
         chunks = -(-len(audio) // CHUNK_SAMPLES)
-        padded = np.zeros(CONTEXT_SAMPLES + chunks * CHUNK_SAMPLES, np.float32)
-        padded[CONTEXT_SAMPLES : CONTEXT_SAMPLES + len(audio)] = audio
         state = np.zeros(STATE_SHAPE, np.float32)
         rate = np.array(SAMPLE_RATE, np.int64)
         probability = np.empty(chunks, np.float32)
         for i in range(chunks):
-            start = i * CHUNK_SAMPLES
-            chunk = padded[None, start : start + CONTEXT_SAMPLES + CHUNK_SAMPLES]
+            chunk = cut(audio, i * CHUNK_SAMPLES - CONTEXT_SAMPLES, CONTEXT_SAMPLES + CHUNK_SAMPLES)[None]
             output, state = self._session.run(None, {"input": chunk, "state": state, "sr": rate})
             probability[i] = np.asarray(output).item()
         return probability

@@ -24,6 +24,8 @@ from torch.nn import functional
 from whisper.audio import HOP_LENGTH, N_SAMPLES, log_mel_spectrogram
 from whisper.model import AudioEncoder, ModelDimensions
 
+from media.audio import Samples
+
 ROWS_PER_SECOND = 50
 SAMPLES_PER_ROW = 2 * HOP_LENGTH  # the encoder's second convolution halves the 100 Hz mel frames
 WINDOW_ROWS = N_SAMPLES // SAMPLES_PER_ROW  # 1500
@@ -50,8 +52,8 @@ class WhisperFeatures:
         self._encoder = encoder.float().eval().to(device)
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
-    def rows(self, audio: np.ndarray, start_row: int, end_row: int) -> np.ndarray:
-        """Rows [start_row, end_row) of a whole track of 16 kHz mono float32 audio: float16 [rows, layers, dim].
+    def rows(self, audio: Samples, start_row: int, end_row: int) -> np.ndarray:
+        """Rows [start_row, end_row) of a whole track of 16 kHz mono audio: float16 [rows, layers, dim].
 
         Only the windows that hold these rows are computed. Rows beyond the track's end are those of silence.
         """
@@ -66,11 +68,11 @@ class WhisperFeatures:
             row = end
         return np.concatenate(parts)
 
-    def encode(self, audio: np.ndarray) -> np.ndarray:
+    def encode(self, audio: Samples) -> np.ndarray:
         """All rows of a track: float16 [ceil(N / 320), layers, dim]."""
         return self.rows(audio, 0, -(-len(audio) // SAMPLES_PER_ROW))
 
-    def _window(self, audio: np.ndarray, window: int) -> np.ndarray:
+    def _window(self, audio: Samples, window: int) -> np.ndarray:
         start = window * HOP_ROWS * SAMPLES_PER_ROW
         samples = np.zeros(N_SAMPLES, np.float32)
         heard = audio[start : start + N_SAMPLES]

@@ -37,6 +37,14 @@ class Piece(NamedTuple):
     extent: Extent
 
 
+class Need(NamedTuple):
+    """What a packing takes: clips that are not packed yet, their bytes before `edit`, and the bytes free there."""
+
+    clips: int
+    bytes: int
+    free: int
+
+
 def pack(
     clips: Mapping[str, Path],
     shards: Path,
@@ -46,12 +54,14 @@ def pack(
     shard_bytes: int = SHARD_BYTES,
     edit: Callable[[Sample], Sample] | None = None,
     required: Collection[str] = MEMBERS,
+    announce: Callable[[Need], None] | None = None,
     progress: Callable[[Sample], None] | None = None,
 ) -> pd.DataFrame:
     """Pack the kept clips, key -> part, into `<shards>/<name>-000000.tar` and so on; gives the whole index.
 
     `clips` are all kept clips of the output; the parts of those packed before are not opened. `edit` may change the
-    members of a sample, not its key. A sample that lacks one of `required` stops the packing.
+    members of a sample, not its key. A sample that lacks one of `required` stops the packing. `announce` is told what
+    will be packed before anything is written, `progress` each sample that was.
     Raises PackError or ShardError; then the index is as it was.
     """
     shards.mkdir(parents=True, exist_ok=True)
@@ -60,7 +70,11 @@ def pack(
     _check_packed(packed, clips, shards)
     remove_leftovers(shards)
     _remove_unindexed(shards, packed, name)
-    _check_space(pieces, shards)
+    need = _need(pieces, shards)
+    if announce:
+        announce(need)
+    if need.bytes > need.free:
+        raise PackError(f"{shards}: packing needs {need.bytes / 1e9:.2f} GB, {need.free / 1e9:.2f} GB are free")
     if not pieces and (shards / INDEX_NAME).exists():
         return packed
     tables = [packed]
@@ -76,11 +90,6 @@ def pack(
         tables.append(index_frame(rows))
     write_index(shards, pd.concat(tables))
     return read_index(shards)
-
-
-def bytes_needed(clips: Mapping[str, Path], shards: Path) -> int:
-    """Disk that `pack` will take for the clips not packed yet, before `edit`. Reads the headers of their parts."""
-    return _bytes_of(_pieces(clips, _packed(shards), seed=0))
 
 
 def pack_order(keys: Iterable[str], seed: int) -> list[str]:
@@ -126,14 +135,9 @@ def _remove_unindexed(shards: Path, packed: pd.DataFrame, name: str) -> None:
             path.unlink()
 
 
-def _check_space(pieces: list[Piece], shards: Path) -> None:
-    needed, free = _bytes_of(pieces), shutil.disk_usage(shards).free
-    if needed > free:
-        raise PackError(f"{shards}: packing needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free")
-
-
-def _bytes_of(pieces: list[Piece]) -> int:
-    return sum(piece.extent.bytes + INDEX_ROW_BYTES for piece in pieces)
+def _need(pieces: list[Piece], shards: Path) -> Need:
+    needed = sum(piece.extent.bytes + INDEX_ROW_BYTES for piece in pieces)
+    return Need(len(pieces), needed, shutil.disk_usage(shards).free)
 
 
 def _next_number(packed: pd.DataFrame, name: str) -> int:

@@ -12,12 +12,15 @@ Reads every shard once, in order, and decodes some samples or all. What is wrong
     sample     its bytes are damaged, or its members are not what a sample has
     decode     its video or sound does not decode to what its frames promise
     count      numbers in sources.parquet or summary.csv do not follow from clips.parquet
+    ledger     the manifests or a part do not say of a finished source what the ledger does
+    unfinished a source was begun and has no end, or its end is not in the manifests: run the same command again
 
 It says what is wrong and mends nothing. Exit code 0: all is well; 1: something is wrong; 2: not an output folder.
 """
 
 import argparse
 import io
+import json
 import multiprocessing
 import os
 import random
@@ -41,6 +44,9 @@ from av.video.frame import PictureType
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from manifests.ledger import ATTEMPTS, DROPPED_PARTS, noted, part_path
+from manifests.ledger import FOLDER as LEDGER_FOLDER
+from manifests.ledger import finished as finished_sources
 from manifests.reader import ManifestError, read_clips
 from manifests.schema import FPS, KEPT, SOURCES_FORMAT, STATUSES
 from manifests.summary import funnel
@@ -66,6 +72,7 @@ SHOWN = 20  # lines per kind of finding
 PIECE_BYTES = 32_000_000  # what a worker takes at a time
 RECORD = 20 * BLOCK  # a tar ends in two blocks of zeros and is filled up to this
 OUTPUT_SIGNS = ("recipe.yaml", f"{FOLDER}/clips.parquet", f"{FOLDER}/sources.parquet", f"shards/{INDEX_NAME}")
+AGAIN = "run the same command again"
 CHECKED_FIELDS = ("source_id", "start_frame", "end_frame", "frames")  # equal in clips, index and JSON
 
 Rows = list[dict[str, Any]]
@@ -202,6 +209,76 @@ def disagreements(clip: Mapping[str, Any], sample: Mapping[str, Any]) -> list[st
         for name in ("shard", *CHECKED_FIELDS)
         if not same(clip[name], sample[name])
     ]
+
+
+def check_ledger(output: Path, tables: Tables) -> Iterator[Finding]:
+    """Manifests and parts say of every finished source what the ledger does, and no source was begun without end."""
+    folder = output / LEDGER_FOLDER
+    if not folder.is_dir():
+        return
+    sources, clips = sources_and_clips(tables)
+    dropped_parts, ended = noted(folder / DROPPED_PARTS), set()
+    try:
+        for segment, row in finished_sources(output):
+            path, curated = row["path"], json.loads(row["curated"])
+            if path in ended:
+                yield Finding("ledger", f"{segment}: has two ends of {path}")
+            elif path in sources:
+                yield from check_end(path, row, curated["clips"], sources[path], clips.get(path, []))
+            elif sources:
+                yield Finding("unfinished", f"{path}: finished, and not in sources.parquet yet; {AGAIN}")
+            ended.add(path)
+            if curated["sampled"] and row["source_id"] not in dropped_parts:
+                yield from check_part(part_path(output, row["source_id"]), curated["sampled"])
+    except TableError as error:
+        yield Finding("table", str(error))
+        return
+    for path in sorted(sources.keys() - ended):
+        yield Finding("ledger", f"{path}: in sources.parquet, and the ledger has no end of it")
+    for path in sorted(noted(folder / ATTEMPTS) - ended):
+        yield Finding("unfinished", f"{path}: begun, and it has no end; {AGAIN}")
+
+
+def sources_and_clips(tables: Tables) -> tuple[dict[str, dict[str, Any]], dict[str, Rows]]:
+    """The rows of sources.parquet by path and of clips.parquet by source; none if a table is missing."""
+    clips: dict[str, Rows] = defaultdict(list)
+    if tables.sources is None or tables.clips is None:
+        return {}, clips
+    for row in records(tables.clips[["source", "key", "start_frame", "end_frame", "kept"]]):
+        clips[row["source"]].append(row)
+    return {row["path"]: row for row in records(tables.sources[["path", "status", "reason"]])}, clips
+
+
+def check_end(
+    path: str, end: Mapping[str, Any], stated: Rows, source: Mapping[str, Any], clips: Rows
+) -> Iterator[Finding]:
+    """A source's rows in the manifests against those that the ledger holds; a corpus filter may still have dropped."""
+    was, now = (f"{row['status']} ({row['reason']})" for row in (end, source))
+    if was != now and (end["status"], source["status"]) != (KEPT, "dropped"):
+        yield Finding("ledger", f"{path}: {was} in the ledger, {now} in sources.parquet; {AGAIN}")
+    spans, found = ({(row["key"], row["start_frame"], row["end_frame"]) for row in rows} for rows in (stated, clips))
+    for key, start, end_frame in sorted(spans ^ found):
+        where = "clips.parquet" if (key, start, end_frame) in found else "the ledger"
+        yield Finding("ledger", f"{path}: clip {key} [{start}, {end_frame}) is in {where} alone; {AGAIN}")
+    kept, were_kept = ({row["key"] for row in rows if row["kept"]} for rows in (clips, stated))
+    for key in sorted(kept - were_kept):
+        yield Finding("ledger", f"{path}: clip {key} is kept, and was dropped when its source was curated")
+
+
+def check_part(part: Path, sampled: Collection[str]) -> Iterator[Finding]:
+    """A part holds the samples that the ledger states; only headers are read."""
+    if not part.is_file():
+        yield Finding("ledger", f"{part}: missing, and nobody removed it with --drop-parts; copy it back")
+        return
+    try:
+        found = {extent.key for extent in extents(part)}
+    except (ShardError, OSError) as error:
+        yield Finding("ledger", with_path(part, error))
+        return
+    yield from (Finding("ledger", f"{part}: lacks {key}") for key in sorted(set(sampled) - found))
+    yield from (
+        Finding("ledger", f"{part}: holds {key}, unknown to the ledger") for key in sorted(found - set(sampled))
+    )
 
 
 def same(one: Any, other: Any) -> bool:
@@ -466,6 +543,7 @@ def check(
     yield from check_manifests(tables)
     yield from check_places(tables)
     yield from check_summary(output, tables)
+    yield from check_ledger(output, tables)
     yield from check_shards(output / "shards", tables, decoded, workers, advance)
 
 

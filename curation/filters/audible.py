@@ -7,10 +7,11 @@ import numpy as np
 
 from curation.clip import KEEP, Clip, Verdict, drop
 from curation.stage import Filter
-from media.audio import SAMPLE_RATE
+from media.audio import SAMPLE_RATE, Samples
 
 CHUNK_SAMPLES = 512  # silero VAD's: 32 ms
 CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE
+BLOCK_SAMPLES = 4096 * CHUNK_SAMPLES  # two minutes, so that the squares of hours of sound are never held together
 SPEAKING = 0.5  # silero's own threshold
 QUIETEST_DB = -120.0
 
@@ -21,6 +22,12 @@ class Audible(Filter):
     min_speech_s: float = 3.0  # a video of people who say two words in 20 s is none of people talking
     min_share: float = 0.3  # enough of a shorter one: a GRID sentence of 3 s has .39 and more
 
+    THRESHOLDS = ("min_loudness_db", "min_speech_s", "min_share")
+    LIMITS = (
+        ("source_loudness_db", ">=", "min_loudness_db"),
+        ("source_speech_s", ">=", "min_speech_s"),
+        ("source_speech_share", ">=", "min_share"),
+    )
     SCORES = {
         "source_loudness_db": "95th percentile of the source's 32 ms sound levels, dB below full scale; NaN: no track",
         "source_speech_s": "seconds of the source in which somebody speaks",
@@ -44,13 +51,25 @@ class Audible(Filter):
         return KEEP if talks else drop("no_speech")
 
 
-def loudness_db(audio: np.ndarray) -> float:
+def loudness_db(audio: Samples) -> float:
     """The level that 5 % of the 32 ms pieces exceed, in dB below full scale: robust against clicks and pauses."""
-    pieces = audio[: len(audio) // CHUNK_SAMPLES * CHUNK_SAMPLES].reshape(-1, CHUNK_SAMPLES)
-    if not len(pieces):
+    end = len(audio) // CHUNK_SAMPLES * CHUNK_SAMPLES
+    if not end:
         return QUIETEST_DB
-    levels = np.sqrt(np.square(pieces, dtype=np.float64).mean(axis=1))
+    blocks = (audio[start : min(start + BLOCK_SAMPLES, end)] for start in range(0, end, BLOCK_SAMPLES))
+    levels = np.concatenate([levels_of(block.reshape(-1, CHUNK_SAMPLES)) for block in blocks])
     return float(max(QUIETEST_DB, 20 * np.log10(np.percentile(levels, 95) + 1e-9)))
+
+
+def levels_of(pieces: np.ndarray) -> np.ndarray:
+    """[P] effective value of each piece of [P, CHUNK_SAMPLES] samples."""
+    return np.sqrt(np.square(pieces, dtype=np.float64).mean(axis=1))
+
+
+def voice_of(clip: Clip) -> np.ndarray:
+    """[P] speech probability of the clip's own part of its track, one per 512 samples."""
+    assert clip.voice is not None, "steps/voice_activity and filters/audible belong before"
+    return clip.voice[round(clip.start_s / CHUNK_S) : round(clip.end_s / CHUNK_S)]
 
 
 def spoken_s(voice: np.ndarray) -> float:

@@ -21,6 +21,8 @@ class Blur(Filter):
     frames: int = 5
     max_blur: float = 0.68  # clean real crops reach .63, Gaussian blur of sigma 3 begins at .745 (benchmarks/README.md)
 
+    THRESHOLDS = ("max_blur",)
+    LIMITS = (("blur", "<=", "max_blur"),)
     SCORES = {"blur": "how little a further blur changes the face crop, median over sampled frames, 0 sharp to 1"}
     REASONS = {"blur": "out of focus or enlarged: a further blur hardly changes the picture"}
 

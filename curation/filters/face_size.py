@@ -11,6 +11,8 @@ from curation.stage import Filter
 class FaceSize(Filter):
     min_px: int = 228  # paper, appendix A
 
+    THRESHOLDS = ("min_px",)
+    LIMITS = (("source_face_max_px", ">", "min_px"),)
     SCORES = {
         "source_face_max_px": "shorter side of the largest face anywhere in the source, source pixels; 0 without a face"
     }

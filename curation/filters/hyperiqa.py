@@ -22,6 +22,8 @@ class Hyperiqa(Filter):
     frames: int = 5  # LatentSync looks at 3: first, middle, last
     min_quality: float = 0.40  # LatentSync's 40 of 100, by another training of this network; the paper has none
 
+    THRESHOLDS = ("min_quality",)
+    LIMITS = (("hyperiqa", ">=", "min_quality"),)
     SCORES = {"hyperiqa": "HyperIQA (KonIQ-10k) of the face crop, mean over sampled frames, 0 to 1, higher is clearer"}
     REASONS = {"hyperiqa": "HyperIQA below the minimum: blurred, compressed or badly lit"}
 

@@ -1,10 +1,11 @@
 """Drops clips whose lips and voice do not belong together, without SyncNet: a probe fitted on the run's own clips.
 
 The cousin of `filters/syncnet` where no model hub can be reached. Its confidence lies between 0 and 1 and must not be
-compared with SyncNet's.
+compared with SyncNet's. A clip that the probe was fitted on is scored by a ridge that has not seen its source; where a
+run has more clips than that, the rest is scored by one that may have seen others of their source.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,17 @@ import numpy as np
 
 from curation.clip import KEEP, Clip, Verdict, drop
 from curation.stage import CorpusFilter
-from models.lip_probe import WHISPER_LAYER, WINDOW_FRAMES, LipFit, LipProbe, LipRecord, LipScore, mouth_channels
+from models.lip_probe import (
+    FIT_CLIPS,
+    WHISPER_LAYER,
+    WINDOW_FRAMES,
+    LipFit,
+    LipProbe,
+    LipRecord,
+    LipScore,
+    chosen,
+    mouth_channels,
+)
 from shards.sample import WHISPER, Sample, decode_npy
 
 PROBE_FILE = "lip_probe.npz"
@@ -21,6 +32,7 @@ PROBE_FILE = "lip_probe.npz"
 @dataclass(frozen=True)
 class LipAudio(CorpusFilter):
     weights: str = ""  # a fitted probe's file; empty: fit on this run's clips (20 of them from 6 sources at least)
+    fit_clips: int = FIT_CLIPS  # and on this many of them at most, each read seven times; all others are only scored
     min_confidence: float = 0.2  # and at least what 99 of 100 foreign voices of the run stay below at that length
     min_agreement: float = 0.7  # of the windows of a clip above 8 s; a miming singer has less (benchmarks/README.md)
     short_s: float = 4.0  # a low score of a shorter clip says little: 9 % of good 2 s clips have one, of 4 s none
@@ -28,6 +40,14 @@ class LipAudio(CorpusFilter):
     min_repair_frames: int = 2  # the probe's zero is good to one frame, so smaller offsets are left alone
     keep_unknown: bool = False  # what becomes of clips that cannot be judged
 
+    THRESHOLDS = ("min_confidence", "min_agreement", "short_s", "max_offset_frames", "keep_unknown")
+    LIMITS = (
+        ("lip_confidence", ">=", "min_confidence"),
+        ("lip_confidence", ">=", "lip_threshold"),
+        ("lip_window_confidence", ">=", "lip_window_threshold"),
+        ("lip_window_agreement", ">=", "min_agreement"),
+        ("|lip_offset_frames|", "<=", "max_offset_frames"),
+    )
     SCORES = {
         "lip_confidence": "lip probe: height of the best lag's correlation over the median of all lags, 0 to 1",
         "lip_offset_frames": "lip probe: frames by which the sound comes after the lips, good to one frame",
@@ -51,14 +71,15 @@ class LipAudio(CorpusFilter):
         return {"mouth": mouth_channels(clip.mesh.points, clip.mesh.blendshapes).astype(np.float32)}
 
     def measure_all(
-        self, samples: Callable[[], Iterator[Sample]], output: Path, fitted: bool
+        self, keys: Collection[str], samples: Callable[[Collection[str]], Iterator[Sample]], output: Path, fitted: bool
     ) -> dict[str, dict[str, float]]:
-        def records() -> Iterator[LipRecord]:
-            return (record_of(sample) for sample in samples())
+        def records(some: Collection[str]) -> Iterator[LipRecord]:
+            return (record_of(sample) for sample in samples(some))
 
-        probe, found = self.probe(records, output, fitted)
+        to_fit = chosen(keys, self.fit_clips)
+        probe, found = self.probe(lambda: records(to_fit), output, fitted)
         scores = {}
-        for record in records():
+        for record in records(keys):
             score = found.get(record.key)
             if probe is not None and score is None:
                 score = probe.score(record.channels, record.rows, record.margin)
@@ -79,6 +100,18 @@ class LipAudio(CorpusFilter):
         fit.probe.save(temporary)
         temporary.replace(saved)
         return fit.probe, fit.scores
+
+    def curve(self, sample: Sample, output: Path) -> list[float] | None:
+        """How well lips and voice agree at lags of -15 to 15 frames, for the report; None if no probe can say.
+
+        By the probe as it was saved; the scores of the clips that it was fitted on come from ones that left them out.
+        """
+        saved = Path(self.weights) if self.weights else output / PROBE_FILE
+        if "mouth.npy" not in sample.members or not saved.exists():
+            return None
+        record = record_of(sample)
+        score = LipProbe.load(saved).score(record.channels, record.rows, record.margin)
+        return None if score is None else [round(float(value), 3) for value in np.nan_to_num(score.curve)]
 
     def undecided(self, scores: Mapping[str, float]) -> bool:
         return not np.isfinite(scores["lip_threshold"])

@@ -22,6 +22,8 @@ class Niqe(Filter):
     frames: int = 5
     max_niqe: float = 10.0  # clean real crops reach 9.7, a noisy or ruined one 12 and more (benchmarks/README.md)
 
+    THRESHOLDS = ("max_niqe",)
+    LIMITS = (("niqe", "<=", "max_niqe"),)
     SCORES = {"niqe": "NIQE of the face crop, median over sampled frames, lower is clearer"}
     REASONS = {"niqe": "NIQE above the maximum: blurred or heavily compressed"}
 

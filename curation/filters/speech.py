@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from curation.clip import KEEP, Clip, Verdict, drop
-from curation.filters.audible import CHUNK_S, QUIETEST_DB, loudness_db, spoken_s
+from curation.filters.audible import QUIETEST_DB, loudness_db, spoken_s, voice_of
 from curation.stage import Filter
 
 
@@ -13,6 +13,8 @@ class Speech(Filter):
     min_share: float = 0.3  # the single short commands of the GRID corpus have .39 to .58, continuous talk .75 and more
     min_loudness_db: float = -55.0  # as in filters/audible
 
+    THRESHOLDS = ("min_share", "min_loudness_db")
+    LIMITS = (("loudness_db", ">=", "min_loudness_db"), ("speech_share", ">=", "min_share"))
     SCORES = {
         "speech_share": "share of the clip in which somebody speaks",
         "loudness_db": "95th percentile of the clip's 32 ms sound levels, dB below full scale",
@@ -21,9 +23,7 @@ class Speech(Filter):
     def measure(self, clip: Clip) -> dict[str, float]:
         if clip.source.audio is None:
             return {"speech_share": 0.0, "loudness_db": QUIETEST_DB}
-        assert clip.voice is not None, "filters/speech needs steps/voice_activity and filters/audible before it"
-        voice = clip.voice[round(clip.start_s / CHUNK_S) : round(clip.end_s / CHUNK_S)]
-        share = min(1.0, spoken_s(voice) / (clip.end_s - clip.start_s))
+        share = min(1.0, spoken_s(voice_of(clip)) / (clip.end_s - clip.start_s))
         return {"speech_share": share, "loudness_db": loudness_db(clip.audio())}
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:

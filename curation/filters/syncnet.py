@@ -20,6 +20,8 @@ class Syncnet(Filter):
     min_confidence: float = 3.0  # LatentSync's
     max_offset_frames: int = 6  # LatentSync's; steps/align_audio then brings what is kept to 0
 
+    THRESHOLDS = ("min_confidence", "max_offset_frames")
+    LIMITS = (("sync_confidence", ">=", "min_confidence"), ("|sync_offset_frames|", "<=", "max_offset_frames"))
     SCORES = {
         "sync_confidence": "SyncNet v2: median minus minimum distance over lags of -15 to 15 frames",
         "sync_offset_frames": "SyncNet v2: frames by which the sound comes after the lips (its AV offset, negated)",

@@ -1,54 +1,155 @@
 """What is done to clips after the last source."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from curation.corpus import finished, recounted
-from media.encode import decode_flac, encode_flac
-from shards.sample import AUDIO, BOXES, JSON, WHISPER, Sample, decode_npy, encode_json, encode_npy
+import curation.corpus
+import pipelines
+from curation.clip import KEEP, Verdict, drop
+from curation.corpus import finish, recounted, samples, scores_in, told
+from curation.ledger import Ledger
+from curation.source import Curated, Identity
+from curation.stage import CorpusFilter
+from manifests.ledger import ATTEMPTS, note, part_path
+from media.encode import encode_flac, encode_mp4
+from shards.index import read_index
+from shards.packer import Need
+from shards.sample import Sample, encode_json, encode_npy
+from shards.verify import Finding, verify
+from shards.writer import write_tar
 
-FRAMES, MARGIN = 50, 3
+FRAMES = 5
+PROFILE = pipelines.load("embedded")
+
+
+@dataclass(frozen=True)
+class Settled(CorpusFilter):
+    """Cannot make up its mind on clips of one source."""
+
+    unsettled: str = "c"
+    SCORES = {"level": "how much"}
+    REASONS = {"level": "nobody knows"}
+
+    def measure_all(
+        self, keys: Collection[str], samples: Any, output: Path, fitted: bool
+    ) -> dict[str, dict[str, float]]:
+        found = {sample.key: sample.json["source_id"][0] for sample in samples(keys)}
+        return {key: {"level": np.nan if source == self.unsettled else 1.0} for key, source in found.items()}
+
+    def undecided(self, scores: Mapping[str, float]) -> bool:
+        return bool(np.isnan(scores["level"]))
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        return drop("level") if self.undecided(scores) else KEEP
+
+
+def curate(output: Path, ledger: Ledger, name: str) -> None:
+    """A finished source with two clips."""
+    source_id, path = name * 64, Path(f"/raw/{name}.mp4")
+    clips, made = [], []
+    for n in range(2):
+        place = {"source_id": source_id, "start_frame": n * FRAMES, "end_frame": (n + 1) * FRAMES}
+        row = {"key": f"{name}-{n}", "source": str(path), **place, "kept": True, "reason": "kept"}
+        clips.append({**row, "stage": None, "audio_shift_frames": 0})
+        members = {
+            "mp4": encode_mp4(np.full((64, 64, 3), 9 * i, np.uint8) for i in range(FRAMES)),
+            "flac": encode_flac(np.zeros(640 * FRAMES, np.float32)),
+            "boxes.npy": encode_npy(np.zeros((FRAMES, 4), np.float32)),
+            "json": encode_json({**place, "frames": FRAMES, "size": 64, "audio_shift_frames": 0}),
+        }
+        made.append(Sample(f"{name}-{n}", members))
+    part = part_path(output, source_id)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    write_tar(part, made)
+    source = {"path": str(path), "source_id": source_id, "frames": 2 * FRAMES, "status": "kept", "reason": "kept"}
+    identity = Identity(path, source_id, 1, 1, None)
+    ledger.begin(identity)
+    ledger.add(identity, Curated(source, clips, [sample.key for sample in made]))
+    ledger.flush()
 
 
 @pytest.fixture
-def sample() -> Sample:
-    """A clip whose sound and rows tell their place in the track, with 3 frames of margin on both sides."""
-    frames = FRAMES + 2 * MARGIN
-    audio = np.arange(frames * 640, dtype=np.float32) / 32767
-    rows = np.arange(frames * 2, dtype=np.float16)[:, None, None]
-    fields = {"source_id": "a", "start_frame": 100, "end_frame": 150, "frames": FRAMES, "audio_shift_frames": 0}
-    members = {
-        AUDIO: encode_flac(audio),
-        WHISPER: encode_npy(rows),
-        BOXES: encode_npy(np.zeros((FRAMES, 4), np.float32)),
-        JSON: encode_json({**fields, "margin_frames": MARGIN, "scores": {}}),
-    }
-    return Sample("a-0-1", members)
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path, {"hash": "aaa"})
+    for name in "abc":
+        curate(tmp_path, ledger, name)
+    return ledger
 
 
-@pytest.mark.parametrize("shift", [-3, 0, 2])
-def test_a_late_sound_is_taken_from_later_in_the_track_with_its_rows(sample, shift):
-    done = finished(sample, {"audio_shift_frames": shift})
-    audio, rows = decode_flac(done.members[AUDIO]), decode_npy(done.members[WHISPER])
-    assert len(audio) == FRAMES * 640
-    assert len(rows) == FRAMES * 2
-    assert round(audio[0] * 32767) == (MARGIN + shift) * 640
-    assert rows[0, 0, 0] == (MARGIN + shift) * 2
-    assert done.json["audio_shift_frames"] == shift
+def parts_of(output: Path) -> list[str]:
+    return sorted(path.stem[0] for path in output.glob("parts/*/*.tar"))
 
 
-def test_a_shift_beyond_the_margin_is_our_own_mistake(sample):
-    with pytest.raises(AssertionError, match="the margin is 3"):
-        finished(sample, {"audio_shift_frames": 4})
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_late_scores_reach_the_json_and_what_was_not_measured_is_null(sample):
-    done = finished(sample, {"audio_shift_frames": 0, "lip_confidence": 0.5, "niqe": float("nan"), "start_s": 4.0})
-    assert done.json["scores"] == {"lip_confidence": 0.5, "niqe": None}
-    assert "margin_frames" not in done.json
+def test_parts_that_no_later_run_needs_go_and_runs_go_on_without_them(tmp_path: Path, ledger: Ledger) -> None:
+    said: list[str] = []
+    finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
+    assert parts_of(tmp_path) == ["c"]
+    assert said[-1] == "2 parts removed, 0.0 GB; 1 are kept for clips that more clips may help to judge"
+    assert verify(tmp_path) == []
+    before = contents(tmp_path / "shards"), contents(tmp_path / "manifests")
+    again = Ledger(tmp_path, {"hash": "aaa"})
+    finish(tmp_path, PROFILE, [Settled()], again, keep_parts=False, say=said.append)
+    assert (contents(tmp_path / "shards"), contents(tmp_path / "manifests")) == before
+    curate(tmp_path, again, "d")
+    finish(tmp_path, PROFILE, [Settled(unsettled="")], again, keep_parts=False, say=said.append)
+    assert parts_of(tmp_path) == []
+    assert sorted(read_index(tmp_path / "shards")["key"]) == [f"{name}-{n}" for name in "abcd" for n in range(2)]
+    assert contents(tmp_path / "shards")["shard-000000.tar"] == before[0]["shard-000000.tar"]
+    assert verify(tmp_path) == []
 
 
-def test_a_source_that_lost_its_last_clip_takes_the_reason_of_the_longest():
+def test_parts_are_kept_unless_asked(tmp_path: Path, ledger: Ledger) -> None:
+    said: list[str] = []
+    finish(tmp_path, PROFILE, [Settled()], ledger, say=said.append)
+    assert parts_of(tmp_path) == ["a", "b", "c"]
+    assert [line.split(",")[0] for line in said] == ["curation/test_corpus: 6 clips", "packing 4 clips"]
+
+
+def test_no_part_goes_before_the_shards_were_found_whole(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    note(tmp_path / "ledger" / ATTEMPTS, ["/raw/z.mp4"])  # an unfinished source is no damage
+    monkeypatch.setattr(curation.corpus, "verify", lambda *_, **__: [Finding("shard", "shard-000000.tar: cut off")])
+    finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
+    assert said[-1].startswith("parts are kept, because shard-000000.tar: cut off")
+    assert parts_of(tmp_path) == ["a", "b", "c"]
+    monkeypatch.undo()
+    finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
+    assert parts_of(tmp_path) == ["c"]
+
+
+def test_of_clips_that_nobody_asked_for_only_headers_are_read(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    extent = curation.corpus.read_extent
+    monkeypatch.setattr(
+        curation.corpus, "read_extent", lambda part, place: read.append(place.key) or extent(part, place)
+    )
+    parts = {f"{name}-{n}": part_path(tmp_path, name * 64) for name in "abc" for n in range(2)}
+    assert [sample.key for sample in samples(["c-0", "a-1"], parts)] == ["a-1", "c-0"] == read
+
+
+def test_the_disk_is_told_in_words_that_a_person_reads() -> None:
+    assert told(Need(1234, 45_600_000_000, 812_300_000_000)) == "packing 1,234 clips, 45.6 GB (812.3 GB free)"
+
+
+def test_what_was_not_measured_is_null_and_a_time_is_no_score() -> None:
+    row = {"audio_shift_frames": 0, "lip_confidence": 0.5, "niqe": float("nan"), "start_s": 4.0}
+    assert scores_in(row) == {"lip_confidence": 0.5, "niqe": None}
+
+
+def test_a_source_that_lost_its_last_clip_takes_the_reason_of_most_of_its_frames() -> None:
     source = {"status": "kept", "reason": "kept"}
     clips = [
         {"start_frame": 0, "end_frame": 60, "kept": False, "reason": "short"},

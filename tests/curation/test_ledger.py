@@ -5,7 +5,7 @@ import pytest
 
 import curation.ledger
 import pipelines
-from curation.ledger import Ledger, LedgerError, code_sha256, differences, recipe_of, storable
+from curation.ledger import Ledger, LedgerError, changed_thresholds, code_sha256, differences, recipe_of, storable
 from curation.source import Curated, Identity, OutputError
 
 RECIPE: dict[str, Any] = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 9.0}}]}, "hash": "aaa"}
@@ -147,6 +147,29 @@ def test_another_recipe_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert "profile.stages.0.filters/niqe.max_niqe: 9.0 -> 7.5" in text
     assert "hash:" not in text and "another --output" in text
     assert Ledger(tmp_path, RECIPE).done == {}
+
+
+def test_thresholds_alone_need_no_new_curation_and_the_message_says_what_to_type(tmp_path: Path) -> None:
+    Ledger(tmp_path / "the output", RECIPE)
+    other = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 0.00003}}]}, "hash": "bbb"}
+    with pytest.raises(LedgerError) as caught:
+        Ledger(tmp_path / "the output", other)
+    command = "python -m manifests.refilter '{0}' --set filters/niqe.max_niqe=3.0e-05 --to '{0}-refiltered'"
+    assert command.format(tmp_path / "the output") in str(caught.value)
+
+
+def test_a_setting_that_measures_or_anything_else_needs_one() -> None:
+    def recipe(code: str = "c", stages: int = 2, **settings: Any) -> dict[str, Any]:
+        given = [{"filters/niqe": {"frames": 5, "max_niqe": 9.0, **settings}}, {"steps/windows": {"max_s": 20.0}}]
+        return {"profile": {"stages": given[:stages]}, "code": code, "hash": str((code, stages, settings))}
+
+    assert changed_thresholds(recipe(), recipe(max_niqe=8.0)) == ["filters/niqe.max_niqe=8.0"]
+    for other in (recipe(), recipe(frames=3), recipe(max_niqe=8.0, frames=3), recipe("d", max_niqe=8.0)):
+        assert changed_thresholds(recipe(), other) == []
+    assert changed_thresholds(recipe(), recipe(stages=1, max_niqe=8.0)) == []
+    longer = recipe(max_niqe=8.0)
+    longer["profile"]["stages"][1]["steps/windows"]["max_s"] = 10.0  # a step's settings cut the clips themselves
+    assert changed_thresholds(recipe(), longer) == []
 
 
 def test_differences_name_what_came_and_what_went() -> None:

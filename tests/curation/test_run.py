@@ -45,6 +45,10 @@ def test_sound_and_features_are_shifted_by_the_measured_offset(curated_few, talk
     assert clips[clips.kept].audio_shift_frames.eq(0).all()  # no probe could be fitted, so nothing is moved
 
 
+def test_a_run_ends_with_its_report(curated_few):
+    assert "late_4.mp4" in (curated_few / "report" / "index.html").read_text(encoding="utf-8")
+
+
 def test_one_worker_and_two_give_the_same_bytes(few, curated_few, tmp_path):
     done = run_curation("--profile", "embedded", "--videos", few, "--output", tmp_path, "--workers", "2", *UNFITTED)
     assert done.returncode == 0, done.stderr
@@ -77,6 +81,10 @@ def test_other_settings_on_the_same_output_are_refused_with_the_difference(few, 
     )
     assert done.returncode == 2
     assert "filters/blur.max_blur: 0.68 -> 0.5" in done.stderr
+    refilter = (
+        f"python -m manifests.refilter {curated_few} --set filters/blur.max_blur=0.5 --to {curated_few}-refiltered"
+    )
+    assert refilter.format(curated_few) in done.stderr
 
 
 def test_an_interrupted_run_continues_to_the_same_shards(few, curated_few, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from curation.clip import Clip, Verdict, drop
 from curation.filters.audible import Audible
 from curation.filters.speech import Speech
-from curation.source import Curated, Identity, curate, duplicate, identify, part_path
+from curation.source import Curated, Identity, curate, duplicate, identify
 from curation.stage import CorpusFilter, Filter, Stage, Step
 from curation.steps.crop import Crop
 from curation.steps.shots import Shots
@@ -18,6 +18,7 @@ from curation.steps.stable_spans import StableSpans
 from curation.steps.voice_activity import VoiceActivity
 from curation.steps.whisper import Whisper
 from curation.steps.windows import Windows
+from manifests.ledger import part_path
 from media.encode import decode_flac, decode_mp4
 from media.probe import Limits
 from shards.reader import iterate

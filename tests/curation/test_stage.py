@@ -1,7 +1,10 @@
+import ast
+import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -95,6 +98,12 @@ def test_first_verdict_stands_when_everything_is_scored() -> None:
     (clip,) = run(clip_of(10), Longer(), Longer(99, "later"), Split(lost=frozenset({9})), score_only=True)[:1]
     assert clip.verdict.reason == "frames" and clip.verdict.detail == "0.40 s"
     assert clip.scores.keys() == {"frames", "later"}
+
+
+def test_what_a_step_leaves_aside_of_a_clip_dropped_before_is_remembered() -> None:
+    lost, scored = run(clip_of(10), Longer(), Split(lost=frozenset({0})), score_only=True)
+    assert [clip.verdict.reason for clip in (lost, scored)] == ["frames", "frames"]
+    assert [clip.verdict.remainder for clip in (lost, scored)] == ["curation/test_stage:short", ""]
 
 
 def test_a_remainder_is_not_scored_further() -> None:
@@ -221,3 +230,32 @@ def test_stages_are_built_from_the_profile_and_put_on_its_device() -> None:
 def test_what_stages_may_write_is_documented() -> None:
     scores, reasons = documented([Niqe(), Longer()])
     assert scores == {**TRACK_SCORES, **Niqe.SCORES} and reasons == Niqe.REASONS
+
+
+def read_by(stage: type[Any], *methods: str) -> tuple[set[str], set[str]]:
+    """The settings that these methods read, and the methods that they reach, themselves included."""
+    tree = ast.parse(dedent(inspect.getsource(stage)))
+    body = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    names, waiting, reached = {each.name for each in fields(stage)}, [*(methods or body)], set()
+    read = set()
+    while waiting:
+        name = waiting.pop()
+        if name in body and name not in reached:
+            reached.add(name)
+            own = [node.attr for node in ast.walk(body[name]) if isinstance(node, ast.Attribute) and is_self(node)]
+            read |= names & set(own)
+            waiting += own
+    return read, reached
+
+
+def is_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+@pytest.mark.parametrize("path", sorted((pipelines.ROOT / "curation/filters").glob("[!_]*.py")), ids=lambda p: p.stem)
+def test_thresholds_are_the_settings_that_only_the_decision_reads(path: Path) -> None:
+    filter_ = pipelines.stage_class(f"filters/{path.stem}")
+    decided, deciding = read_by(filter_, "decide")
+    _, methods = read_by(filter_)
+    measured, _ = read_by(filter_, *(methods - deciding or {"measure"}))
+    assert set(filter_.THRESHOLDS) == decided - measured  # type: ignore[attr-defined]

@@ -1,11 +1,13 @@
 """Silero VAD through ONNX Runtime, against the package's own wrapper and on sounds with a known answer."""
 
+import tracemalloc
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from media.audio import AudioTrack
 from models.voice_activity import CHUNK_SAMPLES, SAMPLE_RATE, VoiceActivity, speech_spans
 
 SPEECH = Path(__file__).parents[2] / ".." / "shared" / "media" / "real__grid_bbaf2n.mpg"
@@ -54,6 +56,16 @@ def test_a_call_remembers_nothing_of_the_one_before(voice: VoiceActivity) -> Non
     voice.probability(noise[::-1].copy())
     np.testing.assert_array_equal(voice.probability(noise), first)
     np.testing.assert_array_equal(voice.probability(noise[: 10 * CHUNK_SAMPLES]), first[:10])
+
+
+def test_a_track_of_integers_gives_the_same_and_is_not_copied(voice: VoiceActivity) -> None:
+    samples = np.random.default_rng(2).integers(-3000, 3000, 60 * SAMPLE_RATE).astype(np.int16)
+    tracemalloc.start()
+    probability = voice.probability(AudioTrack(samples))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < samples.nbytes / 4
+    np.testing.assert_array_equal(probability, voice.probability((samples / 32768).astype(np.float32)))
 
 
 def test_the_packages_own_wrapper_gives_the_same(voice: VoiceActivity) -> None:

@@ -11,7 +11,7 @@ import pytest
 from webdataset.compat import WebDataset
 
 from shards.index import read_index
-from shards.packer import PackError, bytes_needed, pack, pack_order
+from shards.packer import Need, PackError, pack, pack_order
 from shards.reader import iterate, read_member, read_sample
 from shards.sample import MEMBERS, Sample, encode_json, problems, sample_sha256
 from shards.writer import write_tar
@@ -109,7 +109,6 @@ def test_packing_again_changes_nothing(tmp_path: Path, clips: dict[str, Path]) -
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
     pd.testing.assert_frame_equal(pack(clips, tmp_path / "shards", shard_bytes=SMALL), first)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == times
-    assert bytes_needed(clips, tmp_path / "shards") == 0
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 11, 17])
@@ -185,12 +184,21 @@ def test_a_lost_shard_is_an_error(tmp_path: Path, clips: dict[str, Path]) -> Non
         pack(clips, tmp_path / "shards")
 
 
-def test_bytes_needed_is_what_the_shards_take(tmp_path: Path, clips: dict[str, Path]) -> None:
-    needed = bytes_needed(clips, tmp_path / "shards")
-    pack(clips, tmp_path / "shards")
+def test_what_the_shards_will_take_is_told_before_anything_is_written(tmp_path: Path, clips: dict[str, Path]) -> None:
+    told: list[tuple[Need, int]] = []
+
+    def announce(need: Need) -> None:
+        told.append((need, len(list((tmp_path / "shards").iterdir()))))
+
+    pack(clips, tmp_path / "shards", announce=announce)
+    pack(clips, tmp_path / "shards", announce=announce)
+    (need, files), (nothing, _) = told
+    assert (need.clips, files) == (len(clips), 0)
+    assert need.free > 1e6
     taken = sum(path.stat().st_size for path in (tmp_path / "shards").iterdir())
-    assert taken < needed + 2 * 10_240 + 20_000  # the tar's last record, and what index.parquet takes for no rows
-    assert needed < taken * 1.2
+    assert taken < need.bytes + 2 * 10_240 + 20_000  # the tar's last record, and what index.parquet takes for no rows
+    assert need.bytes < taken * 1.2
+    assert (nothing.clips, nothing.bytes) == (0, 0)
 
 
 def test_too_little_disk_is_said_before_starting(

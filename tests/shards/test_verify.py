@@ -1,4 +1,5 @@
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from manifests.ledger import ATTEMPTS, DROPPED_PARTS, LEDGER, note, part_path
+from manifests.ledger import MEANINGS as LEDGER_MEANINGS
 from manifests.summary import write_summary
 from manifests.writer import write_manifests
 from media.encode import encode_flac, encode_mp4
@@ -498,3 +501,132 @@ def test_an_output_in_which_nothing_was_kept_is_well(tmp_path: Path) -> None:
     write_manifests(tmp_path, [clip], [source], scores={}, reasons={})
     write_summary(tmp_path)
     assert verify(tmp_path) == []
+
+
+def ends_of(output: Path) -> list[dict[str, Any]]:
+    """The ledger's rows of a run whose manifests these are."""
+    clips, sources = (pd.read_parquet(output / "manifests" / f"{name}.parquet") for name in ("clips", "sources"))
+    rows = []
+    for source in records(sources):
+        of_source = records(clips[clips["source"] == source["path"]][["key", "start_frame", "end_frame", "kept"]])
+        sampled = [row["key"] for row in of_source if row["kept"]]
+        source_id = source["source_id"] if pd.notna(source["source_id"]) else ""
+        head = {"path": source["path"], "source_id": source_id, "bytes": 1, "mtime_ns": 1}
+        curated = json.dumps({"source": {}, "clips": of_source, "sampled": sampled})
+        rows.append({**head, "status": source["status"], "reason": source["reason"], "curated": curated})
+    return rows
+
+
+def write_ledger(output: Path, *segments: Sequence[dict[str, Any]]) -> None:
+    for number, rows in enumerate(segments):
+        path = output / "ledger" / f"{number:06d}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        write_table(path, pd.DataFrame(list(rows)), LEDGER, LEDGER_MEANINGS)
+
+
+@pytest.fixture
+def recorded(output: Path) -> Path:
+    """A copy to break, with the ledger and the parts of its run."""
+    for name in SOURCES:
+        part = part_path(output, name * 8)
+        part.parent.mkdir()
+        (output / "parts" / f"{name}.tar").rename(part)
+    ends = ends_of(output)
+    write_ledger(output, ends[:1], ends[1:])
+    note(output / "ledger" / ATTEMPTS, ["/raw/anna.mp4", "/raw/berta.mp4"])
+    return output
+
+
+def changed(rows: list[dict[str, Any]], path: str, **values: Any) -> list[dict[str, Any]]:
+    return [{**row, **values} if row["path"] == path else row for row in rows]
+
+
+def test_a_ledger_that_says_the_same_is_well(recorded: Path) -> None:
+    assert verify(recorded) == []
+
+
+def test_a_source_begun_without_end_is_unfinished(recorded: Path) -> None:
+    note(recorded / "ledger" / ATTEMPTS, ["/raw/cleo.mp4"])
+    with (recorded / "ledger" / ATTEMPTS).open("a") as log:
+        log.write('"/raw/torn')
+    assert findings(recorded, "unfinished") == ["/raw/cleo.mp4: begun, and it has no end; run the same command again"]
+    for name in ("clips", "sources"):  # as after a run that was stopped before the corpus
+        (recorded / "manifests" / f"{name}.parquet").unlink()
+    assert [finding.text for finding in verify(recorded) if finding.kind == "unfinished"] == [
+        "/raw/cleo.mp4: begun, and it has no end; run the same command again"
+    ]
+
+
+def test_a_source_that_is_finished_and_in_no_manifest_is_unfinished(recorded: Path) -> None:
+    ends = ends_of(recorded)
+    write_ledger(recorded, [*ends, {**ends[-1], "path": "/raw/new.mp4"}])
+    (recorded / "ledger" / "000001.parquet").unlink()
+    assert findings(recorded, "unfinished") == [
+        "/raw/new.mp4: finished, and not in sources.parquet yet; run the same command again"
+    ]
+
+
+def test_a_source_without_an_end_in_the_ledger_or_with_two_is_a_finding(recorded: Path) -> None:
+    ends = ends_of(recorded)
+    write_ledger(recorded, ends[:1], [*ends[1:], ends[1]])
+    assert findings(recorded, "ledger") == [f"{recorded}/ledger/000001.parquet: has two ends of {ends[1]['path']}"]
+    write_ledger(recorded, ends[:1], ends[2:])
+    note(recorded / "ledger" / ATTEMPTS, [])
+    told = [finding.text for finding in verify(recorded) if finding.kind == "ledger"]
+    assert told == [f"{ends[1]['path']}: in sources.parquet, and the ledger has no end of it"]
+
+
+def test_the_later_end_of_a_source_counts(recorded: Path) -> None:
+    ends = ends_of(recorded)
+    write_ledger(recorded, changed(ends, "/raw/anna.mp4", status="error", reason="error:timeout"), ends[:1])
+    assert ends[0]["path"] == "/raw/anna.mp4"
+    assert verify(recorded) == []
+
+
+def test_another_state_or_other_rows_in_the_manifests_are_a_finding(recorded: Path) -> None:
+    ends = ends_of(recorded)
+    write_ledger(recorded, changed(ends, "/raw/text.mp4", reason="error:decode"), [])
+    (recorded / "ledger" / "000001.parquet").unlink()
+    assert findings(recorded, "ledger") == [
+        "/raw/text.mp4: error (error:decode) in the ledger, error (error:probe) in sources.parquet; "
+        "run the same command again"
+    ]
+    curated = json.loads(ends[0]["curated"])
+    curated["clips"][0] |= {"end_frame": 4}
+    curated["clips"][2]["kept"] = False
+    write_ledger(recorded, changed(ends, "/raw/anna.mp4", curated=json.dumps(curated)))
+    assert findings(recorded, "ledger") == [
+        "/raw/anna.mp4: clip anna-0 [0, 4) is in the ledger alone; run the same command again",
+        "/raw/anna.mp4: clip anna-0 [0, 5) is in clips.parquet alone; run the same command again",
+        "/raw/anna.mp4: clip anna-1 is kept, and was dropped when its source was curated",
+    ]
+
+
+def test_what_a_corpus_filter_dropped_is_no_contradiction(recorded: Path) -> None:
+    ends = ends_of(recorded)
+    curated = json.loads(ends[0]["curated"])
+    for clip in curated["clips"]:
+        clip["kept"] = True
+    write_ledger(recorded, changed(ends, "/raw/anna.mp4", curated=json.dumps(curated)), [])
+    (recorded / "ledger" / "000001.parquet").unlink()
+    assert verify(recorded) == []
+
+
+def test_a_part_that_is_gone_or_holds_other_samples_is_a_finding(recorded: Path) -> None:
+    anna, berta = (part_path(recorded, name * 8) for name in SOURCES)
+    anna.unlink()
+    write_tar(berta, [sample_of("berta", n) for n in (0, 1, 7)])
+    assert findings(recorded, "ledger") == [
+        f"{anna}: missing, and nobody removed it with --drop-parts; copy it back",
+        f"{berta}: lacks berta-2",
+        f"{berta}: holds berta-7, unknown to the ledger",
+    ]
+    berta.write_bytes(b"?" * 2048)
+    note(recorded / "ledger" / DROPPED_PARTS, ["anna" * 8])
+    assert findings(recorded, "ledger") == [f"{berta}: byte 0: damaged tar header"]
+
+
+def test_a_segment_that_cannot_be_read_is_a_finding(recorded: Path) -> None:
+    (recorded / "ledger" / "000001.parquet").write_bytes(b"PAR1")
+    (told,) = findings(recorded, "table")
+    assert told.startswith(f"{recorded}/ledger/000001.parquet: not a parquet file")

@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from curation.clip import KEEP
-from curation.filters.audible import CHUNK_S, Audible, loudness_db, spoken_s
+from curation.filters.audible import BLOCK_SAMPLES, CHUNK_S, CHUNK_SAMPLES, Audible, loudness_db, spoken_s
+from media.audio import AudioTrack
 from tests.clips import clip_of
 from tests.videos import tone
 
@@ -57,6 +60,18 @@ def test_a_click_does_not_make_silence_audible_and_a_pause_does_not_silence_spee
     assert loudness_db(silence) < -100
     mostly_pause = np.concatenate([LOUD[:8000], np.zeros(56000, np.float32)])
     assert loudness_db(mostly_pause) == pytest.approx(-15.05, abs=0.2)
+
+
+def test_a_long_track_is_squared_a_block_at_a_time_and_has_the_level_of_all_of_it() -> None:
+    samples = np.random.default_rng(0).integers(-9000, 9000, 5 * BLOCK_SAMPLES // 2 + 77).astype(np.int16)
+    pieces = (samples[:-77] / 32768).astype(np.float32).reshape(-1, CHUNK_SAMPLES)
+    levels = np.sqrt(np.square(pieces, dtype=np.float64).mean(axis=1))
+    tracemalloc.start()
+    measured = loudness_db(AudioTrack(samples))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert measured == float(20 * np.log10(np.percentile(levels, 95) + 1e-9))
+    assert peak < 14 * BLOCK_SAMPLES  # float32 and its squares; of the whole it were 30
 
 
 def test_no_sound_at_all_is_the_quietest_level() -> None:

@@ -1,8 +1,14 @@
-"""The verdicts of the lip probe; the probe itself is tested in tests/models."""
+"""The verdicts of the lip probe, and which clips it is fitted on; the probe itself is tested in tests/models."""
 
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from curation.filters.lip_audio import LipAudio
+from curation.filters.lip_audio import PROBE_FILE, LipAudio
+from models.lip_probe import CHANNELS, WHISPER_LAYER, LipProbe, chosen
+from shards.sample import Sample, encode_json, encode_npy
 
 NOTHING = float("nan")
 
@@ -52,3 +58,71 @@ def test_late_sound_is_taken_from_later_in_the_track():
 def test_only_clips_without_a_fitted_probe_may_be_judged_again():
     assert LipAudio().undecided(scores(NOTHING, NOTHING, NOTHING))
     assert not LipAudio().undecided(scores(0.1))
+
+
+FRAMES, MARGIN = 60, 15
+
+
+def speaking(number: int) -> Sample:
+    """A clip of synthetic speech: a smooth signal in the Whisper rows moves the mouth."""
+    world, own = np.random.default_rng(7), np.random.default_rng(number)
+    to_rows, to_mouth = world.normal(size=(10, 384)), world.normal(size=(10, CHANNELS))
+    noise = own.normal(size=(2 * (FRAMES + 2 * MARGIN) + 6, 10))
+    speech = np.stack([np.convolve(column, np.ones(7) / np.sqrt(7), "valid") for column in noise.T], 1)
+    mouth = speech.reshape(-1, 2, 10).mean(1)[MARGIN : MARGIN + FRAMES] @ to_mouth
+    rows = np.zeros((len(speech), WHISPER_LAYER + 1, 384), np.float16)
+    rows[:, WHISPER_LAYER] = speech @ to_rows
+    place = {"source_id": f"source{number % 8}", "start_frame": 0, "end_frame": FRAMES, "frames": FRAMES}
+    members = {
+        "json": encode_json({**place, "margin_frames": MARGIN}),
+        "mouth.npy": encode_npy(mouth.astype(np.float32)),
+        "whisper.npy": encode_npy(rows),
+    }
+    return Sample(f"clip{number:02d}", members)
+
+
+POOL = {sample.key: sample for sample in map(speaking, range(36))}
+
+
+class Reader:
+    """Gives samples in an order of its own, and remembers what was asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self.order, self.asked = np.random.default_rng(seed).permutation(sorted(POOL)), list[Collection[str]]()
+
+    def __call__(self, keys: Collection[str]) -> Iterator[Sample]:
+        self.asked.append(set(keys))
+        return (POOL[key] for key in self.order if key in keys)
+
+
+def test_the_probe_is_fitted_on_so_many_clips_and_scores_the_others(tmp_path: Path) -> None:
+    reader = Reader(seed=0)
+    found = LipAudio(fit_clips=24).measure_all(POOL.keys(), reader, tmp_path, fitted=False)
+    fitted_on = chosen(POOL, 24)
+    assert len(fitted_on) == 24
+    assert reader.asked == [fitted_on] * 7 + [set(POOL)]
+    assert LipProbe.load(tmp_path / PROBE_FILE).clips == 24
+    assert found.keys() == POOL.keys()
+    assert all(abs(row["lip_offset_frames"]) <= 1 and row["lip_confidence"] > 0.3 for row in found.values())
+
+
+def test_what_comes_out_depends_on_the_set_of_clips_only(tmp_path: Path) -> None:
+    results = []
+    for seed in (1, 2):
+        output = tmp_path / str(seed)
+        output.mkdir()
+        keys = list(Reader(seed).order)
+        found = LipAudio(fit_clips=24).measure_all(keys, Reader(seed + 5), output, fitted=False)
+        results.append((repr(sorted(found.items())), (output / PROBE_FILE).read_bytes()))
+    assert results[0] == results[1]
+
+
+def test_enough_room_for_all_clips_fits_on_all(tmp_path: Path) -> None:
+    LipAudio().measure_all(POOL.keys(), Reader(seed=0), tmp_path, fitted=False)
+    assert LipProbe.load(tmp_path / PROBE_FILE).clips == len(POOL)
+
+
+def test_the_chosen_stay_chosen_when_others_join() -> None:
+    few, more = chosen(list(POOL)[:30], 10), chosen(POOL, 10)
+    assert len(few) == len(more) == 10
+    assert more & set(list(POOL)[:30]) <= few

@@ -1,0 +1,130 @@
+"""What a whole run will yield, take and need, from a seeded sample of its sources: `curation/run.py --plan`.
+
+1 % of the sources, at least 20, drawn from five layers of equal numbers by duration, go through all stages into
+OUT/plan. Each layer's seconds by reason, CPU time and bytes then stand for the layer's whole duration. The intervals
+are 90 % bootstrap intervals over the sampled sources, layer by layer: they say how much another sample would differ,
+not how wrong a corpus filter is when it is fitted on few clips.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from manifests.reader import read_clips, read_sources
+from media.errors import MediaError
+from media.probe import probe
+
+SHARE, LEAST, LAYERS = 0.01, 20, 5
+DRAWS = 1000
+FOLDER = "plan"
+KEPT = "kept"
+MEASURES = ("shards_gb", "parts_gb", "cpu_hours", "worker_hours")  # the other rows are hours by reason
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Durations of all sources [s], their layer, and which were drawn; a source that cannot be probed has 0 s."""
+
+    durations: Mapping[Path, float]
+    layers: Mapping[Path, int]
+    drawn: list[Path]
+
+
+def draw(videos: Sequence[Path], seed: int) -> Plan:
+    """Reads the header of every source and draws the sample."""
+    durations = {path: duration_s(path) for path in videos}
+    ordered = sorted(videos, key=lambda path: (durations[path], str(path)))
+    layers = {path: i * LAYERS // len(ordered) for i, path in enumerate(ordered)}
+    wanted = min(len(ordered), max(LEAST, round(SHARE * len(ordered))))
+    random = np.random.default_rng(seed)
+    drawn: list[Path] = []
+    before = 0
+    for layer in range(LAYERS):
+        members = [path for path in ordered if layers[path] == layer]
+        after = before + len(members)
+        share = wanted * after // len(ordered) - wanted * before // len(ordered)
+        drawn += [members[i] for i in random.choice(len(members), share, replace=False)]
+        before = after
+    return Plan(durations, layers, sorted(drawn))
+
+
+def duration_s(path: Path) -> float:
+    try:
+        return probe(path).duration_s
+    except (MediaError, OSError):
+        return 0.0
+
+
+def forecast(plan: Plan, output: Path) -> pd.DataFrame:
+    """Expected, low and high of each quantity, from the manifests of the sample's run in `output`.
+
+    Rows: hours by reason, `kept` first; `shards_gb`, `parts_gb`, `cpu_hours`, `worker_hours`.
+    """
+    measured = per_source(output)
+    rows = [measured.loc[[str(path) for path in plan.drawn if plan.layers[path] == layer]] for layer in range(LAYERS)]
+    totals = [sum(s for path, s in plan.durations.items() if plan.layers[path] == layer) for layer in range(LAYERS)]
+    random = np.random.default_rng(0)
+    again = [
+        scaled([r.iloc[random.integers(len(r), size=len(r))] if len(r) else r for r in rows], totals)
+        for _ in range(DRAWS)
+    ]
+    draws = pd.DataFrame(again)
+    found = pd.DataFrame({"expected": scaled(rows, totals), "low": draws.quantile(0.05), "high": draws.quantile(0.95)})
+    return found.loc[order(found)]
+
+
+def per_source(output: Path) -> pd.DataFrame:
+    """One row per source of the sample, by path: seconds by reason, bytes and CPU seconds."""
+    clips, sources = read_clips(output), read_sources(output).set_index("path")
+    reason = clips["reason"].astype(str).where(~clips["kept"].astype(bool), KEPT)
+    table = (
+        clips.assign(reason=reason).pivot_table("duration_s", "source", "reason", "sum", fill_value=0.0, observed=True)
+        / 3600
+    )
+    table = table.reindex(index=sources.index, columns=sorted({KEPT, *table.columns}), fill_value=0.0)
+    table["source_s"] = sources["duration_s"].fillna(0.0)
+    kept_s: float = sources["kept_s"].sum()  # pyright: ignore[reportAssignmentType]
+    for name, folder in (("shards_gb", "shards"), ("parts_gb", "parts")):
+        size = sum(file.stat().st_size for file in (output / folder).rglob("*.tar"))
+        table[name] = sources["kept_s"].fillna(0.0) * (size / 1e9 / kept_s if kept_s else 0.0)
+    cpu = [name for name in sources.columns if str(name).startswith("cpu_s_")]
+    table["cpu_hours"] = sources[cpu].sum(axis=1) / 3600
+    table["worker_hours"] = sources["wall_s"].fillna(0.0) / 3600
+    return table
+
+
+def scaled(rows: Sequence[pd.DataFrame], totals: Sequence[float]) -> pd.Series:
+    """Layer by layer, the sample's sums times the layer's duration over the sample's."""
+    parts = []
+    for sample, total in zip(rows, totals, strict=True):
+        seconds: float = sample["source_s"].sum()  # pyright: ignore[reportAssignmentType]
+        parts.append(sample.drop(columns="source_s").sum() * (total / seconds if seconds else 0.0))
+    return pd.concat(parts, axis=1).sum(axis=1)
+
+
+def order(found: pd.DataFrame) -> list[str]:
+    reasons = [name for name in found.index if name not in (KEPT, *MEASURES)]
+    return [KEPT, *sorted(reasons, key=lambda name: -found.loc[name, "expected"]), *MEASURES]  # pyright: ignore
+
+
+def show(plan: Plan, found: pd.DataFrame, workers: int, gpus: float) -> None:
+    """The forecast as a table, with the hours on this many workers."""
+    hours = sum(plan.durations.values()) / 3600
+    table = Table(title=f"{len(plan.durations)} sources, {hours:.2f} h; from {len(plan.drawn)} of them, 90 % intervals")
+    for column in ("", "expected", "from", "to", "share of the hours"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in found.iterrows():
+        unit = "GB" if str(name).endswith("_gb") else "h"
+        share = "" if str(name).endswith(("_gb", "_hours")) or not hours else f"{row['expected'] / hours:.1%}"
+        table.add_row(str(name), *(f"{row[column]:.2f} {unit}" for column in ("expected", "low", "high")), share)
+    wall = found.loc["worker_hours"] / max(workers, 1)
+    table.add_row(f"time, {workers} workers", *(f"{wall[column]:.2f} h" for column in ("expected", "low", "high")), "")
+    if gpus:
+        needed = found.loc["worker_hours"] * gpus
+        table.add_row("GPU-hours", *(f"{needed[column]:.2f} h" for column in ("expected", "low", "high")), "")
+    Console(width=120).print(table)

@@ -1,0 +1,37 @@
+"""From a part to a shard: in a part, sound and features reach beyond their clip, so that they can be moved later.
+
+The one file of this room that touches ffmpeg, for the sound.
+"""
+
+from collections.abc import Mapping
+
+from media.encode import decode_flac, encode_flac
+from shards.sample import (
+    AUDIO,
+    JSON,
+    SAMPLES_PER_FRAME,
+    WHISPER,
+    WHISPER_ROWS_PER_FRAME,
+    Sample,
+    decode_npy,
+    encode_json,
+    encode_npy,
+)
+
+
+def finished(sample: Sample, audio_shift_frames: int, scores: Mapping[str, float | None]) -> Sample:
+    """A sample as it lies in a shard: margins cut off, sound and features shifted, all scores in its JSON."""
+    fields = sample.json
+    frames, shift = fields["frames"], audio_shift_frames - fields["audio_shift_frames"]
+    members = dict(sample.members)
+    margin = fields.pop("margin_frames", 0)
+    assert abs(shift) <= margin, f"{sample.key}: shifted by {shift} frames, the margin is {margin}"
+    if margin:
+        first = margin + shift
+        audio = decode_flac(members[AUDIO])[first * SAMPLES_PER_FRAME :][: frames * SAMPLES_PER_FRAME]
+        members[AUDIO] = encode_flac(audio)
+        rows = decode_npy(members[WHISPER])[first * WHISPER_ROWS_PER_FRAME :][: frames * WHISPER_ROWS_PER_FRAME]
+        members[WHISPER] = encode_npy(rows)
+    fields |= {"audio_shift_frames": audio_shift_frames, "scores": dict(scores)}
+    members[JSON] = encode_json(fields)
+    return Sample(sample.key, members)
