@@ -1,13 +1,18 @@
 """The columns of the manifests and the reasons for which clips are dropped: one definition to write, check and print.
 
-`python -m manifests.schema` prints it as markdown. Score columns and the reasons of filters come from the filters
-themselves, with their meaning, and are stored in the files.
+`python -m manifests.schema` prints it as markdown, `python -m manifests.schema OUT` with the columns and reasons of a
+run. Score columns and the reasons of filters come from the filters themselves, with their meaning, and are stored in
+the files.
 """
 
+import argparse
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
 
 from shards.table import TableFormat
 
@@ -82,6 +87,7 @@ CLIPS = (
     Column("reason", "category", "", "'kept', or why the clip was dropped"),
     Column("stage", "category", "", "stage that dropped the clip; missing if kept", optional=True),
     Column("detail", "str", "", "more about the reason, such as the last line of an exception", optional=True),
+    Column("remainder", "category", "", "step and reason that would drop it if the filter had not", optional=True),
     Column("shard", "str", "", "tar in shards/ with the sample; missing if dropped or not packed", optional=True),
     Column("audio_shift_frames", "Int64", "frames", "sound taken this much later, to offset 0", optional=True),
 )
@@ -123,6 +129,7 @@ TIMINGS = (
     # then cpu_s_<stage> for every stage
 )
 CPU_PREFIX = "cpu_s_"
+UNITS = {"s": "s", "px": "px", "frames": "frames", "db": "dB"}  # by the last word of a score's name
 
 
 def declared_reasons(extra: Mapping[str, str]) -> dict[str, str]:
@@ -141,7 +148,12 @@ def score_columns(scores: Mapping[str, str]) -> tuple[Column, ...]:
     for name in scores:
         if name in taken or not SCORE_PATTERN.fullmatch(name):
             raise SchemaError(f"score {name!r}: taken by a column, or not a name of letters, digits and _")
-    return tuple(Column(name, "float64", "", meaning, optional=True) for name, meaning in scores.items())
+    return tuple(Column(name, "float64", unit_of(name), meaning, optional=True) for name, meaning in scores.items())
+
+
+def unit_of(score: str) -> str:
+    """The unit that a score's name ends in; none for shares, confidences and the like."""
+    return UNITS.get(score.rpartition("_")[2], "")
 
 
 def stage_of_cpu_column(name: str) -> str | None:
@@ -155,22 +167,43 @@ def meant(name: str, known: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def markdown() -> str:
-    """This file as documentation."""
+def markdown(scores: Mapping[str, str] = MappingProxyType({}), reasons: Mapping[str, str] = REASONS) -> str:
+    """This file as documentation, with the scores and reasons of a run."""
     parts = []
     for title, columns in (("clips", CLIPS), ("sources", SOURCES), ("timings", TIMINGS)):
         lines = [f"| {c.name} | {c.dtype} | {c.unit} | {c.meaning} |" for c in columns]
         if columns is CLIPS:
-            lines.append("| *scores* | float64 | | as the filters document them; missing if not measured |")
+            lines += [f"| {c.name} | {c.dtype} | {c.unit} | {c.meaning} |" for c in score_columns(scores)]
+            lines += (
+                [] if scores else ["| *scores* | float64 | | as the filters document them; missing if not measured |"]
+            )
         if columns is TIMINGS:
             lines.append(f"| {CPU_PREFIX}*stage* | float64 | s | CPU time of the stage on this source |")
         head = [f"## {title}.parquet\n", "| column | dtype | unit | meaning |", "|---|---|---|---|"]
         parts.append("\n".join([*head, *lines]))
-    reasons = [f"| {reason} | {meaning} |" for reason, meaning in REASONS.items()]
-    parts.append("\n".join(["## Reasons\n", "| reason | meaning |", "|---|---|", *reasons]))
-    parts.append("Filters add their own reasons, such as `syncnet:offset`; those of a run are stored in clips.parquet.")
+    lines = [f"| {reason} | {meaning} |" for reason, meaning in reasons.items()]
+    parts.append("\n".join(["## Reasons\n", "| reason | meaning |", "|---|---|", *lines]))
+    if not scores:
+        parts.append(
+            "Filters add their own reasons, such as `syncnet:offset`; those of a run are stored in clips.parquet."
+        )
     return "\n\n".join(parts)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    from manifests.reader import ManifestError, read_run_notes
+
+    parser = argparse.ArgumentParser(prog="python -m manifests.schema", description="Print what every column means.")
+    parser.add_argument("output", type=Path, nargs="?", help="output folder, to print its scores and reasons too")
+    output = parser.parse_args(arguments).output
+    try:
+        notes = read_run_notes(output) if output else None
+    except ManifestError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(markdown(notes.scores, notes.reasons) if notes else markdown())
+    return 0
+
+
 if __name__ == "__main__":
-    print(markdown())
+    raise SystemExit(main())

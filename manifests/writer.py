@@ -91,6 +91,14 @@ def write_manifests(
         write_table(folder / f"{name}.parquet", _frame(rows, columns), table_format, meanings, notes)
 
 
+def main_reason(rows: Iterable[Row]) -> str:
+    """The reason of a source with these rows: 'kept' if one is, else the reason of most of its frames."""
+    frames: Counter[str] = Counter()
+    for row in rows:
+        frames[row["reason"]] += row["end_frame"] - row["start_frame"]
+    return KEPT if KEPT in frames else max(sorted(frames), key=lambda reason: frames[reason])
+
+
 def check_partition(rows: Iterable[Row], source: Row) -> None:
     """Raises PartitionError unless the rows of a source cover its frames [0, `frames`) exactly once.
 

@@ -1,15 +1,43 @@
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from manifests.schema import CLIPS, DTYPES, REASONS, SOURCES, SchemaError, declared_reasons, markdown, score_columns
+import pipelines
+from manifests.schema import (
+    CLIPS,
+    DTYPES,
+    REASONS,
+    SOURCES,
+    TIMINGS,
+    UNITS,
+    SchemaError,
+    declared_reasons,
+    main,
+    markdown,
+    score_columns,
+)
+from manifests.writer import write_manifests
 
 
 def test_every_column_has_a_dtype_and_a_meaning() -> None:
-    for column in (*CLIPS, *SOURCES):
+    for column in (*CLIPS, *SOURCES, *TIMINGS):
         assert column.dtype in DTYPES
         assert column.meaning
+
+
+def test_a_column_whose_name_ends_in_a_unit_states_it() -> None:
+    scores = {name: text for stage in stages_of_every_profile() for name, text in stage.SCORES.items()}
+    for column in (*CLIPS, *SOURCES, *TIMINGS, *score_columns(scores)):
+        assert column.unit == UNITS.get(column.name.rpartition("_")[2], column.unit), column.name
+        assert column.dtype not in ("int64", "Int64") or column.unit or column.name.startswith(("audio_", "clips_"))
+        assert column.meaning
+
+
+def stages_of_every_profile() -> list[type[Any]]:
+    return [pipelines.stage_class(name) for profile in pipelines.names() for name, _ in pipelines.load(profile).stages]
 
 
 def test_reasons_of_filters_join_the_list() -> None:
@@ -39,3 +67,11 @@ def test_documentation_names_every_column_and_reason() -> None:
     assert printed.stdout.strip() == markdown()
     for name in [*(column.name for column in (*CLIPS, *SOURCES)), *REASONS]:
         assert f"| {name} |" in printed.stdout
+
+
+def test_documentation_of_a_run_has_its_scores_and_reasons(tmp_path: Path, capsys: Any) -> None:
+    write_manifests(tmp_path, [], [], scores={"face_px": "how large"}, reasons={"niqe": "too poor"})
+    assert main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "| face_px | float64 | px | how large |" in text and "| niqe | too poor |" in text
+    assert main([str(tmp_path / "gone")]) == 1
