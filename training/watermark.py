@@ -1,12 +1,12 @@
 """The invisible mark in generated pictures that says so, and the same in words for the container.
 
-A fixed field of random signs, one per cell of 4x4 pixels of the picture, smoothed and at most 2.5 of 255 levels strong
-(43 dB), is added to what was generated and to nothing else. It stands still in the picture wherever the face moves,
-so detection needs no face, no box and no metadata: it averages ten seconds of what remains of the luma after its coarse
-part is taken away, evens it out over places and frequencies, and correlates it with the fields of all payloads, in
-windows of several sizes. For signs drawn by chance, whatever the video shows, a correlation of z standard deviations
-is rarer than exp(-z^2 / 2) (Hoeffding, 1963): that bound, times everything that was tried, is the false alarm rate that
-a detection states.
+A fixed field of random signs, one per cell of 4x4 pixels of the picture, smoothed, one of 255 levels strong on smooth
+skin and up to three where there is texture to hide it (42 to 44 dB), is added to what was generated and to nothing
+else. It stands still in the picture wherever the face moves, so detection needs no face, no box and no metadata: it
+averages ten seconds of what remains of the luma after its coarse part is taken away, evens it out over places and
+frequencies, and correlates it with the fields of all payloads, in windows of several sizes. For signs drawn by chance,
+whatever the video shows, a correlation of z standard deviations is rarer than exp(-z^2 / 2) (Hoeffding, 1963): that
+bound, times everything that was tried, is the false alarm rate that a detection states.
 
 Why not a library (benchmarks/watermark.md): at CRF 23 dwtDct and dwtDctSvd of invisible-watermark lose their bits even
 where the region is known exactly; its RivaGAN keeps them but takes seconds per frame on a CPU; TrustMark and VideoSeal
@@ -32,12 +32,13 @@ from media.probe import probe
 
 PAYLOADS = 256
 CELL = 4  # pixels: finer is lost in H.264, coarser drowns in the picture (measured: 2 to 12)
-AMPLITUDE = 2.5  # levels of 255; 1.6 r.m.s.
+WEAKEST, STRONGEST = 1.0, 3.0  # levels of 255
+PER_TEXTURE = 0.4  # levels for each level (r.m.s.) of texture
 ROWS, COLUMNS = 512, 1024  # cells until the signs repeat: 2048 x 4096 pixels
 KEY = "SayAnything watermark 1"
 
 SPAN_FRAMES = 250  # detected one span at a time
-COARSE_PX = 2.0  # sigma of what is taken away as the picture's own
+COARSE_PX = 2.0  # sigma of what is taken away as coarse
 CLIP_LEVELS = 2.0  # an edge says nothing about the mark and must not outweigh a flat place
 TENT = np.array([1, 3, 5, 7, 7, 5, 3, 1], np.float32) / 8  # how one cell spreads over pixels when smoothed
 BLOCK = 8  # cells; windows are 2, 4, 8 and 16 blocks wide: 64 to 512 pixels
@@ -80,20 +81,31 @@ def embed(
     height, width = pictures.shape[1:3]
     for i, picture in enumerate(pictures):
         left, top = (0, 0) if corners is None else (int(edge) for edge in corners[i])
-        change = field(payload, left, top, width, height)
+        change = strength(picture) * field(payload, left, top, width, height)
         change = np.rint(change if mask is None else change * mask[i]).astype(np.int16)
         marked[i] = np.clip(picture + change[..., None], 0, 255)
     return marked
 
 
+def strength(picture: np.ndarray) -> np.ndarray:
+    """How many levels the mark may have at each pixel of [h, w, 3]: more where texture hides it."""
+    fine = without_coarse(picture.mean(-1, dtype=np.float32))
+    texture = np.sqrt(cv2.GaussianBlur(fine**2, (0, 0), 6))
+    return np.minimum(WEAKEST + PER_TEXTURE * texture, STRONGEST)
+
+
+def without_coarse(luma: np.ndarray) -> np.ndarray:
+    return luma - cv2.GaussianBlur(luma, (0, 0), COARSE_PX)
+
+
 def field(payload: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-    """What the mark adds inside a rectangle of the frame: float32 [height, width], in levels."""
+    """The mark inside a rectangle of the frame: float32 [height, width] in -1..1."""
     rows = np.arange(top // CELL - 1, (top + height) // CELL + 2)
     columns = np.arange(left // CELL - 1, (left + width) // CELL + 2)
     cells = signs(payload)[np.ix_(rows % ROWS, columns % COLUMNS)]
     smooth = cv2.resize(cells, None, fx=CELL, fy=CELL, interpolation=cv2.INTER_LINEAR)
     y, x = top - CELL * rows[0], left - CELL * columns[0]
-    return AMPLITUDE * smooth[y : y + height, x : x + width]
+    return smooth[y : y + height, x : x + width]
 
 
 @lru_cache(maxsize=4)
@@ -125,8 +137,8 @@ def residuals(path: Path) -> Iterator[np.ndarray]:
     while span := list(islice(frames, 1)):
         total, count = 0.0, 0
         for frame in (*span, *islice(frames, SPAN_FRAMES - 1)):
-            luma = planes_of(frame)[0].astype(np.float32)
-            total = total + np.clip(luma - cv2.GaussianBlur(luma, (0, 0), COARSE_PX), -CLIP_LEVELS, CLIP_LEVELS)
+            fine = without_coarse(planes_of(frame)[0].astype(np.float32))
+            total = total + np.clip(fine, -CLIP_LEVELS, CLIP_LEVELS)
             count += 1
         yield np.asarray(total / count, np.float32)
 

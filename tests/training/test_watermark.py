@@ -13,7 +13,6 @@ from media.frames import scan
 from media.probe import probe
 from tests.videos import Pictures, write_video
 from training.watermark import (
-    AMPLITUDE,
     MAX_FALSE_ALARM,
     PAYLOADS,
     Detection,
@@ -90,10 +89,10 @@ def test_unmarked_video_says_nothing(film: np.ndarray, tmp_path: Path) -> None:
     assert found.false_alarm > MAX_FALSE_ALARM
 
 
-def test_mark_is_at_least_40_db_down_and_at_most_two_levels(film: np.ndarray, marked: np.ndarray) -> None:
+def test_mark_is_more_than_40_db_down_and_at_most_three_levels(film: np.ndarray, marked: np.ndarray) -> None:
     before, after = regions(film).astype(float), regions(marked).astype(float)
-    assert 10 * math.log10(255**2 / ((after - before) ** 2).mean()) > 44.5
-    assert np.abs(after - before).max() == 2
+    assert 10 * math.log10(255**2 / ((after - before) ** 2).mean()) > 42
+    assert np.abs(after - before).max() == 3
 
 
 def test_pixels_outside_of_the_region_are_the_same(film: np.ndarray, marked: np.ndarray) -> None:
@@ -109,7 +108,11 @@ def test_where_the_mask_is_zero_pixels_are_the_same(film: np.ndarray) -> None:
 
 
 def test_region_gets_its_part_of_the_frames_mark(film: np.ndarray, marked: np.ndarray) -> None:
-    assert np.array_equal(regions(embed(film, 37)), regions(marked))
+    """Only how strong it is may differ near the edge, where the region does not see the texture beyond."""
+    whole, part = (regions(found).astype(int) - regions(film) for found in (embed(film, 37), marked))
+    assert np.array_equal(np.sign(whole), np.sign(part)) or np.abs(whole - part).max() <= 1
+    inside = slice(30, -30)
+    assert np.array_equal(whole[:, inside, inside], part[:, inside, inside])
 
 
 def test_same_input_has_the_same_mark_twice_and_payloads_differ(film: np.ndarray) -> None:
@@ -120,8 +123,8 @@ def test_same_input_has_the_same_mark_twice_and_payloads_differ(film: np.ndarray
 def test_dark_and_bright_pictures_do_not_wrap() -> None:
     flat = np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)])
     after = embed(flat)
-    assert after[0].max() == 2
-    assert after[1].min() == 253
+    assert after[0].max() == 1
+    assert after[1].min() == 254
 
 
 def test_noise_is_rarely_taken_for_a_mark() -> None:
