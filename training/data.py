@@ -12,7 +12,7 @@ long as all ranks can read the same bytes.
 
 import hashlib
 import logging
-import signal
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -254,15 +254,17 @@ def loader(
         num_workers=dataset.settings.workers if workers is None else workers,
         collate_fn=unchanged,  # pyright: ignore[reportArgumentType]  # of a batch, not of a list of samples
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_signals,
+        worker_init_fn=leave_group,
     )
     return watched(iter(batches), dataset.settings.max_bad_share)
 
 
-def leave_signals(worker: int) -> None:
-    """A signal to the whole process group is the trainer's to answer, and until it has it needs its batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def leave_group(worker: int) -> None:
+    """Puts a worker into a process group of its own: Ctrl-C and a stop of the whole group are the trainer's to answer.
+
+    Until it has, it needs its batches; and it must be able to end its workers by SIGTERM.
+    """
+    os.setpgid(0, 0)
 
 
 def unchanged(batch: Batch) -> Batch:

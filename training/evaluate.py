@@ -7,7 +7,7 @@ in the reference; both videos are cut with the same smoothed square, 1.7 times t
 the paper's 320 pixels, so that what was never generated weighs little. `--region frame` compares whole frames.
 
     psnr    of the mean squared error of all frames of a video, so that frames without a change do not make it infinite
-    ssim    RGB, Gaussian window of 11 pixels and sigma 1.5 (Wang et al., 2004), by torchmetrics
+    ssim    RGB, Gaussian window of 11 pixels and sigma 1.5 (Wang et al., 2004), by scikit-image
     lpips   AlexNet, version 0.1 (models/lpips.py)
     fid     all frames, InceptionV3 (models/inception.py)
     fvd     16 frames from each second, I3D (models/i3d.py)
@@ -198,7 +198,7 @@ def load(metrics: Sequence[str], files: dict[str, Path], folder: Path, options: 
 
         found = replace(found, faces=YoloFace(files[FACES], options.device, size=DETECTOR_PX))
     if {"psnr", "ssim"} & set(metrics):
-        found.measures.append(Similarity(options.device))
+        found.measures.append(Similarity())
     if "lpips" in metrics:
         from models.lpips import Lpips
 
