@@ -5,6 +5,7 @@ data, peak memory, steps skipped, samples replaced; from validation its loss, th
 """
 
 import dataclasses
+import importlib
 import json
 import logging
 import time
@@ -159,7 +160,7 @@ def bin_names() -> list[str]:
 def start_wandb(run: Path, settings: TrainingSettings) -> Any:
     """A Weights & Biases run. Raises ValueError if its package is not there: it is no dependency."""
     try:
-        import wandb  # pyright: ignore[reportMissingImports]
+        wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise ValueError("run.wandb is on and the package is missing: pip install wandb") from error
     return wandb.init(dir=str(run), name=run.name, resume="allow", id=run.name, config=dataclasses.asdict(settings))
