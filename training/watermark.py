@@ -8,9 +8,9 @@ frequencies, and correlates it with the fields of all payloads, in windows of se
 whatever the video shows, a correlation of z standard deviations is rarer than exp(-z^2 / 2) (Hoeffding, 1963): that
 bound, times everything that was tried, is the false alarm rate that a detection states.
 
-Why not a library (benchmarks/watermark.md): at CRF 23 dwtDct and dwtDctSvd of invisible-watermark lose their bits even
-where the region is known exactly; its RivaGAN keeps them but takes seconds per frame on a CPU; TrustMark and VideoSeal
-download their networks when they run.
+Why not a library (measured in benchmarks/watermark.md): those of blocks and wavelets lose their bits at CRF 23 even
+where the region is known exactly; RivaGAN keeps most, but takes half a second a frame on a CPU and a detector that is
+told where the face was; TrustMark and VideoSeal download their networks when they run.
 
 What this gives up: scaling, cropping or turning the picture destroys the mark, and the signs are no secret: it tells
 honest tools what a file is and does not resist an attack.
