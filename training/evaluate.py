@@ -64,6 +64,7 @@ MEANS = {  # column -> its name in the table
     "reference_sync_c": "Sync-C of the references",
     "reference_sync_d": "Sync-D of the references",
     "lip_confidence": "lip probe",
+    "lip_offset_frames": "its offset (frames)",
     "reference_lip_confidence": "lip probe of the references",
 }
 UNITS = {"fid": "frames", "fvd": "clips"}
@@ -352,15 +353,17 @@ def markdown(report: dict[str, Any]) -> str:
         count = f"{each['n']} {UNITS[name]} of " if name in UNITS else ""
         title, value = MEANS.get(name, name.upper()), number(each["value"])
         lines.append(f"| {title} | {value} | {low_high} | {count}{each['videos']} videos |")
-    lines += ["", *(f"- {warning}" for warning in report["warnings"])]
+    notes = [f"- {warning}" for warning in report["warnings"]]
     for name, why in report["absent"].items():
         first, *_, last = why.splitlines()
-        lines.append(f"- not measured: {name}. {first}; {last}")
+        notes.append(f"- not measured: {name}. {first}; {last}")
+    lines += ["", *notes] if notes else []
     shown = [name for name in MEANS if any(row.get(name) is not None for row in report["videos"])]
     lines += ["", f"| video | frames | {' | '.join(MEANS[name] for name in shown)} | error |"]
     lines.append("|---" * (len(shown) + 3) + "|")
     for row in report["videos"]:
-        cells = [row["name"], number(row.get("frames")), *(number(row.get(name)) for name in shown), row["error"] or ""]
+        error = " ".join((row["error"] or "").replace("|", "/").split())
+        cells = [row["name"], number(row.get("frames")), *(number(row.get(name)) for name in shown), error]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
