@@ -158,20 +158,27 @@ def limits() -> Iterator[Finding]:
 
 
 def disk(output: Path) -> Iterator[Finding]:
-    """Space and speed of the place where results go, by writing 32 MB there and removing them."""
+    """Whether results can be written, how much fits and, where 32 MB to try it with are little, how fast."""
     place = next(folder for folder in (output, *output.parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free / 1e9
     try:
+        if free < MIN_FREE_GB:
+            with tempfile.TemporaryFile(dir=place):
+                yield Finding(
+                    "output",
+                    "warning",
+                    f"{place}: {free:.1f} GB free",
+                    "an hour of kept clips takes 2.5 GB with its parts",
+                )
+            return
         speed = written_mb_s(place)
     except OSError as error:
         yield Finding(
             "output", "failure", f"{place}: cannot be written ({error.strerror})", "another --output, or its rights"
         )
         return
-    free = shutil.disk_usage(place).free / 1e9
     told = f"{place}: {free:.0f} GB free, {speed:.0f} MB/s"
-    if free < MIN_FREE_GB:
-        yield Finding("output", "warning", told, "an hour of kept clips takes 2.5 GB with its parts")
-    elif speed < SLOW_DISK_MB_S:
+    if speed < SLOW_DISK_MB_S:
         yield Finding("output", "warning", told, "a local disk is faster than most network folders")
     else:
         yield Finding("output", "ok", told)
@@ -180,7 +187,7 @@ def disk(output: Path) -> Iterator[Finding]:
 def written_mb_s(folder: Path) -> float:
     block = os.urandom(2**20)
     began = time.perf_counter()
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-doctor-") as file:
+    with tempfile.TemporaryFile(dir=folder, prefix=".tmp-doctor-") as file:
         for _ in range(WRITTEN_MB):
             file.write(block)
         file.flush()

@@ -77,6 +77,8 @@ class Trainer:
         resumed = self.checkpoints.load_newest(state)
         with Journal(self.run_folder, self.settings, self.cost, self.ranks, state, resumed) as journal:
             batches = self._batches()
+            if state.step == 0:
+                self._validate(journal)  # the base: what training starts from
             while state.step < wanted and not self._stopping():
                 self._step(batches, journal)
                 if state.step % self.settings.run.validate_every == 0 or state.step == wanted:

@@ -47,6 +47,13 @@ def test_an_output_that_cannot_be_written_is_a_failure(tmp_path, monkeypatch):
     assert found.state == "failure" and "No space left" in found.found and str(tmp_path) in found.found
 
 
+def test_little_space_is_a_warning_and_nothing_is_written_to_measure_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
+    monkeypatch.delattr(doctor, "written_mb_s")
+    (found,) = doctor.disk(tmp_path)
+    assert found.state == "warning" and "GB free" in found.found
+
+
 def test_too_little_memory_and_too_few_files_are_warnings(monkeypatch):
     (found,) = doctor.memory(100_000)
     assert found.state == "warning" and "--workers" in found.remedy

@@ -22,9 +22,8 @@ def test_200_steps_lower_the_loss_and_make_it_listen(
     sets = [word for setting in settings for word in ("--set", setting)]
     assert train.main(["--profile", "embedded", "--data", str(curated), "--run", str(run), *sets]) == 0
     lines = [json.loads(line) for line in (run / "train.log").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
-    (sensitivity,) = [line["validation/audio_sensitivity"] for line in lines if "validation/audio_sensitivity" in line]
-    assert sensitivity > 0
+    before, after = [line for line in lines if "validation/loss" in line]
+    assert after["validation/loss"] < 0.6 * before["validation/loss"]  # the same windows, with the same noise
+    assert after["validation/audio_sensitivity"] > 0
     assert (run / "curve.png").stat().st_size > 10_000
     assert list((run / "validation").rglob("*.mp4"))
