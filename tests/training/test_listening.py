@@ -18,7 +18,7 @@ def test_200_steps_lower_the_loss_and_make_it_listen(
     base, run = tmp_path / "base", tmp_path / "run"
     assert make_base(["--data", str(curated), "--output", str(base), "--steps", "80"]) == 0
     settings = [f"model.base={base}", "data.frames=8", "data.workers=0", "run.threads=1", "run.validate_every=200",
-                "run.save_every=1000", "run.validation_windows=32", "run.validation_steps=2"]  # fmt: skip
+                "run.save_every=1000", "run.validation_windows=128", "run.validation_steps=2"]  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
     assert train.main(["--profile", "embedded", "--data", str(curated), "--run", str(run), *sets]) == 0
     lines = [json.loads(line) for line in (run / "train.log").read_text().splitlines()]
