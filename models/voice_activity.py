@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from media.audio import Samples, cut
+from models.onnx_session import one_thread
 
 SAMPLE_RATE = 16_000
 CHUNK_SAMPLES = 512  # 32 ms: the only length the model takes at 16 kHz
@@ -22,10 +23,7 @@ class VoiceActivity:
     """Silero VAD; every call starts from silence, so that a result depends on nothing but its own audio."""
 
     def __init__(self) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(_bundled_model(), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(_bundled_model(), one_thread(), providers=["CPUExecutionProvider"])
 
     def probability(self, audio: Samples) -> np.ndarray:
         """The probability of speech per chunk of 32 ms of 16 kHz mono audio [N]: float32 [ceil(N / 512)].

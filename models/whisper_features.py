@@ -15,17 +15,20 @@ stays, every 20 s, because Whisper's rows also carry their place in the window.
 """
 
 import hashlib
+import importlib.util
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch.nn import functional
-from whisper.audio import HOP_LENGTH, N_SAMPLES, log_mel_spectrogram
-from whisper.model import AudioEncoder, ModelDimensions
 
 from media.audio import Samples
+from models.exported import session
 
+SAMPLE_RATE = 16_000
+HOP_LENGTH = 160  # samples from one mel frame to the next
+FFT_LENGTH = 400
+N_SAMPLES = 30 * SAMPLE_RATE
 ROWS_PER_SECOND = 50
 SAMPLES_PER_ROW = 2 * HOP_LENGTH  # the encoder's second convolution halves the 100 Hz mel frames
 WINDOW_ROWS = N_SAMPLES // SAMPLES_PER_ROW  # 1500
@@ -34,22 +37,29 @@ MARGIN_ROWS = (WINDOW_ROWS - HOP_ROWS) // 2
 CACHED_WINDOWS = 2  # a clip of up to 20 s needs at most two, and the next clip starts in the second of them
 
 
+class Encoder(Protocol):
+    """log-mel [mels, 3000] -> [1500, layers, dim], float32."""
+
+    mels: int
+    layers: int
+    dim: int
+
+    def __call__(self, mel: np.ndarray) -> np.ndarray: ...
+
+
 class WhisperFeatures:
     """The encoder of one Whisper checkpoint; the decoder is never built."""
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
-        checkpoint = torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
-        dims = ModelDimensions(**checkpoint["dims"])
-        encoder = AudioEncoder(dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer)
-        state = checkpoint["model_state_dict"]
-        encoder.load_state_dict(
-            {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-        )
-        self.layers: int = dims.n_audio_layer + 1
-        self.dim: int = dims.n_audio_state
-        self._mels = dims.n_mels
-        self._device = device
-        self._encoder = encoder.float().eval().to(device)
+        self._encode: Encoder
+        if device == "cpu":
+            self._encode = OnnxEncoder(weights)
+        else:
+            from models.whisper_encoder import TorchEncoder
+
+            self._encode = TorchEncoder(weights, device)
+        self.layers, self.dim = self._encode.layers, self._encode.dim
+        self._filters = mel_filters(self._encode.mels)
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def rows(self, audio: Samples, start_row: int, end_row: int) -> np.ndarray:
@@ -85,18 +95,39 @@ class WhisperFeatures:
             self._cache.popitem(last=False)
         return self._cache[key]
 
-    @torch.inference_mode()
     def _hidden_states(self, samples: np.ndarray) -> np.ndarray:
         """One window of exactly 30 s: float16 [1500, layers, dim]."""
-        encoder = self._encoder
-        mel = log_mel_spectrogram(torch.from_numpy(samples).to(self._device), self._mels)[None]
-        x = functional.gelu(encoder.conv1(mel))
-        x = functional.gelu(encoder.conv2(x)).permute(0, 2, 1) + encoder.get_buffer("positional_embedding")
-        states = [x]
-        for block in encoder.blocks:
-            states.append(block(states[-1]))
-        states[-1] = encoder.ln_post(states[-1])
-        return torch.cat(states).permute(1, 0, 2).half().cpu().numpy()
+        return self._encode(log_mel(samples, self._filters)).astype(np.float16)
+
+
+class OnnxEncoder:
+    """The encoder on one thread of a CPU."""
+
+    def __init__(self, weights: Path) -> None:
+        self._session = session("models.whisper_encoder", weights)
+        self.mels: int = self._session.get_inputs()[0].shape[1]
+        _, self.layers, self.dim = self._session.get_outputs()[0].shape
+
+    def __call__(self, mel: np.ndarray) -> np.ndarray:
+        (rows,) = self._session.run(None, {"mel": mel[None]})
+        return np.asarray(rows)
+
+
+def mel_filters(mels: int) -> np.ndarray:
+    """[mels, 201] float32, from Whisper's own file; the package is not imported: that would load torch."""
+    package: Any = importlib.util.find_spec("whisper")
+    with np.load(Path(package.origin).parent / "assets" / "mel_filters.npz") as file:
+        return file[f"mel_{mels}"]
+
+
+def log_mel(samples: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """What Whisper sees of 16 kHz sound [N]: float32 [mels, N / 160], 8 powers of ten below the loudest at most."""
+    half = FFT_LENGTH // 2
+    window = np.hanning(FFT_LENGTH + 1)[:-1].astype(np.float32)
+    pieces = np.lib.stride_tricks.sliding_window_view(np.pad(samples, half, mode="reflect"), FFT_LENGTH)[::HOP_LENGTH]
+    power = np.abs(np.fft.rfft(pieces[:-1] * window)) ** 2
+    mel = np.log10(np.maximum(filters @ power.T.astype(np.float32), 1e-10))
+    return ((np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
 
 
 def window_of(row: int) -> int:

@@ -1,64 +1,121 @@
 """Faces in pictures, by a YOLO face detector: YOLOv8n as ONNX on CPUs, YOLO11m as .pt on either.
 
-Ultralytics loads and runs both, offline and silent: nothing is sent, installed or written outside the cache folder. The
-input is the smallest rectangle that holds the picture (640x384 for 16:9), not a square. On CPU every picture is a batch
-of its own, which is faster there and makes its boxes independent of its neighbours. ONNX always runs on the CPU, on one
-thread. A .pt file is a pickle: give it only a file that `weights.py` has verified.
+The input is the smallest rectangle that holds the picture (640x384 for 16:9), not a square. A file ending in .onnx is
+run by ONNX Runtime on one thread of the CPU, picture by picture, which is faster there than in batches and makes boxes
+independent of their neighbours; neither torch nor ultralytics is imported for it. A .pt file is loaded and run by
+ultralytics, offline and silent: nothing is sent, installed or written outside the cache folder. It is a pickle: give it
+only a file that `weights.py` has verified.
 """
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import onnxruntime
 
 import weights as weight_files
+from models.onnx_session import one_thread
 
 MAX_NMS_IOU = 0.5  # WIDER FACE's own criterion for "the same face"
 DEFAULT_MIN_SCORE = 0.25  # Ultralytics' default
+STRIDE = 32  # a YOLO's input has a multiple of this on each side
+GREY = 114  # what Ultralytics fills up with
+
+
+class Detector(Protocol):
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
 
 class YoloFace:
-    """A face detector whose pictures are scaled to at most `size` pixels on the long side."""
+    """A face detector whose pictures are scaled to `size` pixels on the long side."""
 
     def __init__(
         self, weights: Path, device: str = "cpu", size: int = 640, min_score: float = DEFAULT_MIN_SCORE
     ) -> None:
-        ultralytics = _import_offline()
-        self._device = "cpu" if Path(weights).suffix == ".onnx" else device
-        self._yolo = ultralytics.YOLO(str(weights), task="detect")
-        self._settings: dict[str, Any] = {
-            "imgsz": size,
-            "conf": min_score,
-            "iou": MAX_NMS_IOU,
-            "device": self._device,
-            "rect": True,
-            "verbose": False,
-        }
+        self._detect: Detector
+        if Path(weights).suffix == ".onnx":
+            self._detect = OnnxYolo(weights, size, min_score)
+        else:
+            self._detect = UltralyticsYolo(weights, device, size, min_score)
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The faces of each RGB uint8 picture [H, W, 3]: float32 [N, 5] x0, y0, x1, y1, score, largest first.
 
         Coordinates are pixels of the given picture; N may be 0. All pictures have one size.
         """
+        return [_largest_first(found) for found in self._detect(frames)] if len(frames) else []
+
+
+class OnnxYolo:
+    """A YOLO of versions 8 to 12 with one class, exported by Ultralytics with free sizes and without its NMS."""
+
+    def __init__(self, weights: Path, size: int, min_score: float) -> None:
+        self._session = onnxruntime.InferenceSession(weights, one_thread(), providers=["CPUExecutionProvider"])
+        self._size, self._min_score = size, min_score
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._one(frame) for frame in frames]
+
+    def _one(self, frame: np.ndarray) -> np.ndarray:
+        height, width = frame.shape[:2]
+        scale = self._size / max(height, width)
+        scaled = round(width * scale), round(height * scale)
+        if scaled != (width, height):
+            frame = cv2.resize(frame, scaled, interpolation=cv2.INTER_LINEAR)
+        canvas = np.full((_filled(scaled[1]), _filled(scaled[0]), 3), GREY, np.uint8)
+        left, top = (canvas.shape[1] - scaled[0]) // 2, (canvas.shape[0] - scaled[1]) // 2
+        canvas[top : top + scaled[1], left : left + scaled[0]] = frame
+        (output,) = self._session.run(None, {"images": cv2.dnn.blobFromImage(canvas, 1 / 255)})
+        found = np.asarray(output)[0].T  # [anchors, 5]: centre x, y, width, height, score
+        found = found[found[:, 4] > self._min_score]
+        corner = found[:, :2] - found[:, 2:4] / 2
+        kept = cv2.dnn.NMSBoxes(
+            np.hstack([corner, found[:, 2:4]]).tolist(), found[:, 4].tolist(), self._min_score, MAX_NMS_IOU
+        )
+        boxes = np.hstack([corner, corner + found[:, 2:4]])[np.asarray(kept, int)]
+        boxes = (boxes - [left, top, left, top]) / scale
+        return np.column_stack([boxes.clip(0, [width, height] * 2), found[np.asarray(kept, int), 4]])
+
+
+def _filled(pixels: int) -> int:
+    return -(-pixels // STRIDE) * STRIDE
+
+
+class UltralyticsYolo:
+    """A .pt file, run by ultralytics: in half precision and in batches on a GPU, one by one on a CPU."""
+
+    def __init__(self, weights: Path, device: str, size: int, min_score: float) -> None:
+        self._yolo = _import_offline().YOLO(str(weights), task="detect")
+        self._alone = device == "cpu"
+        self._settings: dict[str, Any] = {
+            "imgsz": size,
+            "conf": min_score,
+            "iou": MAX_NMS_IOU,
+            "device": device,
+            "half": device != "cpu",
+            "rect": True,
+            "verbose": False,
+        }
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         bgr = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]
-        batches = [[picture] for picture in bgr] if self._device == "cpu" else [bgr]
-        results = [result for batch in batches if batch for result in self._yolo.predict(batch, **self._settings)]
-        return [_largest_first(result.boxes.data.cpu().numpy()) for result in results]
+        batches = [[picture] for picture in bgr] if self._alone else [bgr]
+        results = [result for batch in batches for result in self._yolo.predict(batch, **self._settings)]
+        return [result.boxes.data.cpu().numpy()[:, :5] for result in results]
 
 
 def _largest_first(detections: np.ndarray) -> np.ndarray:
-    """Ultralytics' rows x0, y0, x1, y1, score, class without the class; equal areas by score."""
-    boxes = detections[:, :5].astype(np.float32)
+    """Rows x0, y0, x1, y1, score by area; equal areas by score."""
+    boxes = detections.astype(np.float32)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return boxes[np.lexsort((-boxes[:, 4], -area))]
 
 
 def _import_offline() -> Any:
-    """Ultralytics, told before its first import to keep to itself, and to give ONNX Runtime one thread."""
+    """Ultralytics, told before its first import to keep to itself."""
     folder = weight_files.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)
@@ -66,18 +123,7 @@ def _import_offline() -> Any:
     os.environ["YOLO_AUTOINSTALL"] = "false"  # it would pip install what it misses
     os.environ["YOLO_VERBOSE"] = "false"
     import ultralytics  # reads the variables above when imported
-    from ultralytics.nn.autobackend import AutoBackend
-    from ultralytics.nn.backends.onnx import ONNXBackend
 
     if ultralytics.settings["sync"]:
         ultralytics.settings.update({"sync": False})
-    AutoBackend._BACKEND_MAP["onnx"] = partial(ONNXBackend, session_options=_one_thread())
     return ultralytics
-
-
-def _one_thread() -> onnxruntime.SessionOptions:
-    """ONNX Runtime heeds no environment variable: it takes a thread per core unless each session is told otherwise."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return options

@@ -45,6 +45,21 @@ def test_value_on_a_known_picture(niqe, face):
     assert niqe.score(face[None])[0] == pytest.approx(5.021, abs=0.02)
 
 
+def test_scores_are_those_of_pyiqa(niqe, face):
+    """Which reads the same paper with torch; blurred, noisy, cut so that two or six blocks are left."""
+    import torch
+    from pyiqa.archs.niqe_arch import calculate_niqe
+
+    noise = np.random.default_rng(0).normal(0, 9, face.shape)
+    pictures = [face, cv2.GaussianBlur(face, (0, 0), 2), np.clip(face + noise, 0, 255).astype(np.uint8)]
+    pictures += [face[:200, 20:270], face[30:130]]
+    for picture in pictures:
+        pixels = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
+        mean, covariance = torch.from_numpy(niqe.mean), torch.from_numpy(niqe.covariance)
+        expected = float(calculate_niqe(pixels, mu_pris_param=mean, cov_pris_param=covariance))
+        assert niqe.score(picture[None])[0] == pytest.approx(expected, abs=0.01)  # its kernels are float32
+
+
 def test_score_is_the_same_twice_and_whatever_stands_beside_it(niqe, face):
     pair = np.stack([face, face[:, ::-1]])
     together = niqe.score(pair)

@@ -10,7 +10,8 @@ import whisper
 from whisper.model import ModelDimensions, Whisper
 
 import weights
-from models.whisper_features import CACHED_WINDOWS, SAMPLES_PER_ROW, WhisperFeatures, window_of
+from models.whisper_encoder import HiddenStates, TorchEncoder
+from models.whisper_features import CACHED_WINDOWS, SAMPLES_PER_ROW, WhisperFeatures, log_mel, mel_filters, window_of
 
 SAMPLE_RATE = 16_000
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
@@ -79,9 +80,17 @@ def test_the_last_layer_is_whispers_own_output(tiny: WhisperFeatures, tiny_weigh
     np.testing.assert_allclose(rows[:, -1].astype(np.float32), expected, atol=0.01, rtol=0.002)
 
 
-def test_the_first_layer_is_the_input_with_its_positions(small: WhisperFeatures) -> None:
+def test_without_torch_the_rows_are_torchs(tiny: WhisperFeatures, tiny_weights: Path) -> None:
+    mel = log_mel(noise(30), mel_filters(80))
+    np.testing.assert_allclose(mel, whisper.log_mel_spectrogram(noise(30)).numpy(), atol=2e-5)
+    with_torch = TorchEncoder(tiny_weights, "cpu")
+    assert (tiny.layers, tiny.dim) == (with_torch.layers, with_torch.dim) == (5, 384)
+    np.testing.assert_allclose(tiny._encode(mel), with_torch(mel), atol=1e-3, rtol=1e-3)
+
+
+def test_the_first_layer_is_the_input_with_its_positions(small: WhisperFeatures, small_checkpoint: Path) -> None:
     mel = whisper.log_mel_spectrogram(np.zeros(WINDOW_SAMPLES, np.float32))[None]
-    encoder = small._encoder
+    encoder = HiddenStates(small_checkpoint).encoder
     with torch.inference_mode():
         x = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(mel))))[0].T
         expected = x + encoder.get_buffer("positional_embedding")

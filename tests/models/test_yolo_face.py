@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import weights
-from models.yolo_face import YoloFace
+from models.yolo_face import UltralyticsYolo, YoloFace
 
 ROOT = Path(weights.__file__).parent
 # Boxes that other detectors agree on within a few pixels: SCRFD 909,95,1055,280 and 537,263,663,436.
@@ -74,13 +74,17 @@ def test_boxes_do_not_depend_on_the_other_pictures(detector: YoloFace, photograp
         np.testing.assert_array_equal(detector.detect([picture])[0], faces)
 
 
-def test_wide_pictures_are_not_padded_to_a_square_and_one_thread_runs_them(
-    detector: YoloFace, photograph: np.ndarray
-) -> None:
-    detector.detect([photograph])
-    predictor = detector._yolo.predictor
-    assert predictor.pixels == 640 * 384
-    assert predictor.model.backend.session.get_session_options().intra_op_num_threads == 1
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (270, 480), (500, 333), (100, 100)])
+def test_boxes_are_those_of_ultralytics(detector: YoloFace, photograph: np.ndarray, height: int, width: int) -> None:
+    right = photograph[:, -720 * width // height - 100 : -100] if width < height else photograph
+    picture = cv2.resize(right, (width, height), interpolation=cv2.INTER_AREA)
+    path = weights.require("yolov8n_face")["yolov8n_face"]
+    (expected,) = UltralyticsYolo(path, "cpu", size=640, min_score=0.25)([picture])
+    (found,) = detector.detect([picture])
+    assert len(expected)
+    np.testing.assert_allclose(
+        found[found[:, 0].argsort()], expected[expected[:, 0].argsort()], atol=0.2
+    )  # its border is rounded
 
 
 def test_min_score_is_a_lower_bound(photograph: np.ndarray) -> None:
@@ -108,8 +112,9 @@ def test_nothing_is_written_outside_the_cache_and_nothing_is_said(tmp_path: Path
     for folder in (home, work):
         folder.mkdir()
     code = (
-        "import sys; from pathlib import Path; import numpy as np; from models.yolo_face import YoloFace\n"
-        "print(len(YoloFace(Path(sys.argv[1])).detect([np.zeros((90, 160, 3), np.uint8)])[0]))"
+        "import sys; from pathlib import Path; import numpy as np; from models.yolo_face import UltralyticsYolo\n"
+        "detector = UltralyticsYolo(Path(sys.argv[1]), 'cpu', 640, 0.25)\n"
+        "print(len(detector([np.zeros((90, 160, 3), np.uint8)])[0]))"
     )
     environment = {**os.environ, "HOME": str(home), "SAYANYTHING_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     for name in ("XDG_CONFIG_HOME", "YOLO_CONFIG_DIR", "YOLO_VERBOSE", "YOLO_OFFLINE"):

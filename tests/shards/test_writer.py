@@ -29,6 +29,20 @@ def test_headers_hold_no_time_no_owner_and_no_pax_record(tmp_path: Path, make_sa
     assert members[0].offset_data == tarfile.BLOCKSIZE
 
 
+def test_the_bytes_are_those_of_webdatasets_writer(tmp_path: Path, make_sample: Make) -> None:
+    from webdataset.writer import TarWriter
+
+    samples = [make_sample("one"), make_sample("two", frames=3)]
+    write_tar(tmp_path / "a.tar", samples)
+    with (
+        (tmp_path / "b.tar").open("wb") as file,
+        TarWriter(file, user="", group="", mode=0o644, encoder=False, mtime=0) as writer,
+    ):
+        for sample in samples:
+            writer.write({"__key__": sample.key, **sample.members})
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
 def test_places_are_where_the_bytes_lie(tmp_path: Path, make_sample: Make) -> None:
     sample = make_sample("one")
     with ShardWriter(tmp_path / "a.tar") as writer:
