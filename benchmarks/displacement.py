@@ -16,8 +16,9 @@ from curation.clip import Clip, Source
 from curation.stage import scan_together
 from curation.steps.faces import Faces
 from curation.steps.shots import Shots
-from curation.steps.stable_spans import StableSpans, displacement_per_frame
+from curation.steps.stable_spans import StableSpans
 from media.errors import MediaError
+from media.geometry import movement
 from media.probe import probe
 
 EDGES = np.geomspace(1e-3, 10, 81).tolist()
@@ -32,7 +33,7 @@ def movements(path: Path, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
     if len(found) < 2:
         return np.zeros(0), np.zeros(0)
     steps = np.diff(found)
-    moved = displacement_per_frame(clip.track.boxes[found], steps)
+    moved = movement(clip.track.boxes[found]) / steps
     across = np.array([any(a < cut <= b for cut in clip.cuts) for a, b in pairwise(found)])
     near = steps <= StableSpans().max_gap_frames + 1
     return moved[near & ~across], moved[near & across]

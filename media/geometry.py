@@ -13,6 +13,16 @@ def sides(boxes: np.ndarray) -> np.ndarray:
     return boxes[:, 2:] - boxes[:, :2]
 
 
+def movement(boxes: np.ndarray) -> np.ndarray:
+    """[T-1] how far each box moves or grows to the next, in box sides.
+
+    The larger of the distance of the centres and the change of the mean side, over the smaller of the two sides.
+    """
+    side = sides(boxes).mean(axis=1)
+    moved = np.linalg.norm(np.diff(centres(boxes), axis=0), axis=1)
+    return np.maximum(moved, np.abs(np.diff(side))) / np.maximum(np.minimum(side[1:], side[:-1]), 1e-6)
+
+
 def fill_gaps(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The track with each box that was not found interpolated between its neighbours, or held at the ends."""
     frames = np.arange(len(boxes))

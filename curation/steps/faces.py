@@ -1,7 +1,13 @@
-"""The largest face of every frame (paper, appendix A), by a YOLO detector on scaled frames; boxes only are kept."""
+"""The largest face of every frame (paper, appendix A), by a YOLO detector on scaled frames; boxes only are kept.
+
+Most frames of a talking head lie between two others that show the same face in nearly the same place. So every
+`stride`-th frame is looked at; between two of them the face is interpolated where it hardly moved, and looked for in
+every frame elsewhere: where it comes, goes, moves, or where another becomes the largest.
+"""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +15,7 @@ import numpy as np
 import weights
 from curation.clip import Clip, FaceTrack
 from curation.stage import Scan, Watcher
+from media.geometry import movement
 
 if TYPE_CHECKING:
     from models.yolo_face import YoloFace
@@ -20,6 +27,8 @@ class Faces(Scan):
     device: str = "cpu"
     size: int = 640  # pixels on the longer side of the detector's input
     min_score: float = 0.5  # LatentSync's
+    stride: int = 5  # frames from one that is always looked at to the next; 1: all (benchmarks/README.md)
+    still: float = 0.1  # box sides: a face that moved or grew less than this between two of them is interpolated
     batch: int = 1  # on a CPU a batch only costs (performance notes: 20.2 ms alone, 23.7 ms in a batch of 16)
 
     @cached_property
@@ -36,32 +45,72 @@ class Faces(Scan):
         return FaceWatcher(self, scale=max(clip.source.probe.width, clip.source.probe.height))
 
 
+@dataclass(slots=True)
+class Look:
+    """A distinct picture of the source, first shown at grid frame `frame`, until the faces in it are known."""
+
+    frame: int
+    picture: np.ndarray | None
+    faces: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))  # [N, 5] source pixels
+
+
 @dataclass
 class FaceWatcher(Watcher):
     step: Faces
     scale: int  # source pixels on the longer side
-    waiting: list[np.ndarray] = field(default_factory=list)
-    found: list[np.ndarray] = field(default_factory=list)  # one [N, 5] per distinct picture, source pixels
-    order: list[int] = field(default_factory=list)  # for each grid frame its picture in `found`
+    looks: list[Look] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)  # for each grid frame its picture in `looks`
+    anchors: list[int] = field(default_factory=list)  # in `looks`: those always looked at, from the last closed one on
 
     def see(self, i: int, picture: np.ndarray, repeated: bool) -> None:
         if not repeated:
-            self.waiting.append(picture)
-        self.order.append(len(self.found) + len(self.waiting) - 1)
-        if len(self.waiting) >= self.step.batch:
-            self.detect()
-
-    def detect(self) -> None:
-        for picture, boxes in zip(self.waiting, self.step.model.detect(self.waiting), strict=True):
-            scaled = boxes.copy()
-            scaled[:, :4] *= self.scale / max(picture.shape[:2])
-            self.found.append(scaled)
-        self.waiting.clear()
+            self.looks.append(Look(i, picture))
+            if not self.anchors or i - self.looks[self.anchors[-1]].frame >= self.step.stride:
+                self.anchors.append(len(self.looks) - 1)
+                if len(self.anchors) > self.step.batch:
+                    self.close()
+        self.order.append(len(self.looks) - 1)
 
     def finish(self, clip: Clip) -> Clip:
-        if self.waiting:
-            self.detect()
-        return replace(clip, track=face_track([self.found[k] for k in self.order]))
+        last = len(self.looks) - 1
+        if self.anchors[-1] != last:
+            self.anchors.append(last)
+        self.close()
+        return replace(clip, track=face_track([self.looks[k].faces for k in self.order]))
+
+    def close(self) -> None:
+        """Knows the faces of all pictures up to the last anchor, and forgets the pictures."""
+        self.detect([k for k in self.anchors if self.looks[k].picture is not None])
+        between = list(pairwise(self.anchors))
+        held = [(a, b) for a, b in between if self.holds_still(self.looks[a], self.looks[b])]
+        self.detect([k for a, b in between if (a, b) not in held for k in range(a + 1, b)])
+        for a, b in held:
+            for look in self.looks[a + 1 : b]:
+                look.faces, look.picture = interpolated(self.looks[a], self.looks[b], look.frame), None
+        self.anchors = self.anchors[-1:]
+
+    def detect(self, which: list[int]) -> None:
+        for first in range(0, len(which), self.step.batch):
+            looks = [self.looks[k] for k in which[first : first + self.step.batch]]
+            pictures = [look.picture for look in looks if look.picture is not None]
+            for look, boxes in zip(looks, self.step.model.detect(pictures), strict=True):
+                look.faces = boxes.copy()
+                look.faces[:, :4] *= self.scale / max(pictures[0].shape[:2])
+                look.picture = None
+
+    def holds_still(self, a: Look, b: Look) -> bool:
+        """Whether the largest face needs no look between the two: there is none, or the same in the same place."""
+        if len(a.faces) and len(b.faces):
+            return bool(movement(np.stack([a.faces[0, :4], b.faces[0, :4]]))[0] <= self.step.still)
+        return len(a.faces) == len(b.faces)
+
+
+def interpolated(a: Look, b: Look, frame: int) -> np.ndarray:
+    """[N, 5] the faces at a grid frame between two looks: the largest moves evenly, the others stay."""
+    faces = a.faces.copy()
+    if len(faces):
+        faces[0] += (b.faces[0] - a.faces[0]) * (frame - a.frame) / (b.frame - a.frame)
+    return faces
 
 
 def face_track(detections: list[np.ndarray]) -> FaceTrack:

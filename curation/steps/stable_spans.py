@@ -10,7 +10,7 @@ import numpy as np
 
 from curation.clip import Clip, FaceTrack
 from curation.stage import Step
-from media.geometry import centres, fill_gaps, sides
+from media.geometry import fill_gaps, movement
 from media.probe import FPS
 
 ANOTHER_FACE = 1.0  # box sides: however long a face was out of sight, one a whole side away is another
@@ -64,18 +64,7 @@ class StableSpans(Step):
     def jumps(self, boxes: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """[F-1] bool: whether the face moves or grows too fast to be the same face, steadily filmed."""
         limit = np.minimum(self.max_displacement * steps, ANOTHER_FACE)
-        return displacement_per_frame(boxes, steps) * steps > limit
-
-
-def displacement_per_frame(boxes: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """[F-1] movement from each found box to the next, per frame that lies between them, in box sides.
-
-    The larger of the distance of the centres and the change of the mean side, over the smaller of the two sides.
-    """
-    side = sides(boxes).mean(axis=1)
-    moved = np.linalg.norm(np.diff(centres(boxes), axis=0), axis=1)
-    smaller = np.maximum(np.minimum(side[1:], side[:-1]), 1e-6)
-    return np.maximum(moved, np.abs(np.diff(side))) / smaller / steps
+        return movement(boxes) > limit
 
 
 def bridged(track: FaceTrack | None) -> FaceTrack:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media.geometry import centres, fill_gaps, sides, smooth, squares, within
+from media.geometry import centres, fill_gaps, movement, sides, smooth, squares, within
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
@@ -14,6 +14,12 @@ def test_centre_and_sides() -> None:
     box = boxes((10, 20, 30, 60))
     assert centres(box).tolist() == [[20, 40]]
     assert sides(box).tolist() == [[20, 40]]
+
+
+def test_movement_is_in_box_sides() -> None:
+    """By hand: 50 pixels of a 100 pixel box are 0.5; growth from 100 to 120 is 0.2."""
+    moved = boxes((0, 0, 100, 100), (30, 40, 130, 140), (20, 30, 140, 150))
+    np.testing.assert_allclose(movement(moved), [0.5, 0.2])
 
 
 def test_gaps_are_filled_in_a_straight_line_and_held_at_the_ends() -> None:

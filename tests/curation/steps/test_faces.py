@@ -23,8 +23,8 @@ class Bright:
         return [np.array([[10, 20, 10 + w, 60, 0.9]] if w else np.zeros((0, 5)), np.float32) for w in widths]
 
 
-def watcher(batch: int) -> tuple[Watcher, Bright]:
-    step, detector = Faces(batch=batch), Bright()
+def watcher(batch: int, stride: int = 1) -> tuple[Watcher, Bright]:
+    step, detector = Faces(batch=batch, stride=stride, still=0.1), Bright()
     step.__dict__["model"] = detector
     return step.watch(clip_of(7)), detector
 
@@ -42,6 +42,38 @@ def test_boxes_come_back_in_order_in_source_pixels_whatever_the_batch(batch: int
     assert track.boxes[0].tolist() == [20, 40, 80, 120]
     assert track.found.tolist() == [True, False, False, True, True, True, True]
     assert sum(detector.batches) == 5 and max(detector.batches) <= batch
+
+
+def seen(widths: list[int], batch: int = 1, stride: int = 5) -> tuple[list[float], int]:
+    """Widths of the track in source pixels, twice those of the pictures, and how many pictures the detector saw."""
+    looking, detector = watcher(batch, stride)
+    for i, width in enumerate(widths):
+        looking.see(i, np.full((180, 320, 3), width, np.uint8), repeated=False)
+    track = looking.finish(clip_of(len(widths))).track
+    assert track is not None
+    return (track.boxes[:, 2] - track.boxes[:, 0]).tolist(), sum(detector.batches)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_a_face_that_hardly_changes_is_looked_at_in_every_fifth_frame(batch: int) -> None:
+    widths = [100] * 21 + [101, 102, 103, 104, 105] + [105] * 5
+    assert seen(widths, batch) == ([2.0 * width for width in widths], 7)  # frames 0, 5, ... 30
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_where_a_face_moves_comes_or_goes_every_frame_is_looked_at(batch: int) -> None:
+    moves, goes = [100, 100, 100, 100, 100, 130, 140, 150, 160, 170, 180], [100] * 12 + [0] * 11
+    assert seen(moves, batch) == ([2.0 * width for width in moves], 11)
+    assert seen(goes, batch) == ([2.0 * width for width in goes], 6 + 4)
+    assert seen([0] * 26, batch) == ([0.0] * 26, 6)
+
+
+def test_pictures_that_are_shown_long_are_all_looked_at() -> None:
+    looking, detector = watcher(1, stride=5)
+    for i in range(40):
+        looking.see(i, np.full((180, 320, 3), 100, np.uint8), repeated=i % 8 > 0)
+    looking.finish(clip_of(40))
+    assert sum(detector.batches) == 5
 
 
 def test_the_largest_face_is_tracked_and_the_second_is_measured() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.clip import FaceTrack
-from curation.steps.stable_spans import StableSpans, displacement_per_frame
+from curation.steps.stable_spans import StableSpans
 from tests.clips import clip_of, track_of
 
 STEP = StableSpans()
@@ -86,12 +86,6 @@ def test_a_sudden_change_of_size_splits() -> None:
     small, large = track_of([True] * 60, side=200.0), track_of([True] * 60, side=260.0)
     joined = FaceTrack(*(np.concatenate(parts) for parts in zip(small.parts, large.parts, strict=True)))
     assert list(STEP.spans(joined, ())) == [(0, 60, ""), (60, 120, "")]
-
-
-def test_displacement_is_in_box_sides_per_frame() -> None:
-    """By hand: 50 pixels in 2 frames of a 100 pixel box are 0.25 a frame; growth from 100 to 120 in 1 is 0.2."""
-    boxes = np.array([[0, 0, 100, 100], [30, 40, 130, 140], [20, 30, 140, 150]], np.float32)
-    np.testing.assert_allclose(displacement_per_frame(boxes, np.array([2, 1])), [0.25, 0.2])
 
 
 def test_bridged_frames_get_boxes_between_their_neighbours() -> None:
