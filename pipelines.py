@@ -161,7 +161,7 @@ def profile_of(name: str, path: Path) -> tuple[dict[str, Any], "Where"]:
 def weights_of(profile: str | Profile) -> list[str]:
     """The names in `weights.yaml` (or paths) of every network that a profile uses."""
     loaded = load(profile) if isinstance(profile, str) else profile
-    return [settings["weights"] for _, settings in loaded.stages if settings.get("weights")]
+    return list(dict.fromkeys(settings["weights"] for _, settings in loaded.stages if settings.get("weights")))
 
 
 def compose(path: Path) -> yaml.MappingNode:

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from media.errors import MediaError
-from media.probe import FPS, Limits, Probe, grid_index, open_media, packets, stamp, video_stream
+from media.probe import FPS, WITHOUT_PTS, Limits, Probe, grid_index, open_media, packets, stamp, video_stream
 
 cv2.setNumThreads(1)  # one worker per core
 
@@ -152,15 +152,45 @@ def scan(
 
     Pictures are never enlarged. A repeated frame is the same array object, so that a caller can skip work on it.
     """
-    scale = min(1.0, long_side / max(probe.width, probe.height))
-    width, height = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
     last_frame, picture = None, np.empty(0)
     for i, frame in grid_frames(path, probe, start_frame, end_frame, limits):
         if frame is not last_frame:
-            planes = upright(planes_of(frame), probe.rotation)
-            resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes]
-            last_frame, picture = frame, to_rgb(cv2.merge(resized), frame, probe)
+            last_frame, picture = frame, scaled(frame, probe, long_side)
         yield i, picture
+
+
+def keyframes(path: Path, probe: Probe, long_side: int, apart_frames: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(i, picture) of the file's keyframes, as `scan` gives them; no other frame is decoded.
+
+    From one to the next at least `apart_frames` pass. What does not decode is passed over.
+    """
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        following = 0
+        for packet in packets(container, stream):
+            time = packet.dts if packet.pts is None or container.format.name == WITHOUT_PTS else packet.pts
+            if not packet.size or not packet.is_keyframe or time is None:
+                continue
+            i = grid_index(float(time * packet.time_base) - probe.first_pts_s)
+            if i < following:
+                continue
+            try:
+                found = [*packet.decode(), *stream.codec_context.decode(None)]  # it need not wait for its neighbours
+            except FFmpegError:
+                found = []
+            stream.codec_context.flush_buffers()
+            for frame in found[:1]:
+                following = i + apart_frames
+                yield i, scaled(frame, probe, long_side)
+
+
+def scaled(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
+    """A whole frame, upright: [h, w, 3] uint8 RGB with at most `long_side` pixels on the longer side."""
+    scale = min(1.0, long_side / max(probe.width, probe.height))
+    size = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
+    planes = upright(planes_of(frame), probe.rotation)
+    resized = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in planes]
+    return to_rgb(cv2.merge(resized), frame, probe)
 
 
 def read_crops(path: Path, probe: Probe, start_frame: int, squares: np.ndarray, size: int) -> np.ndarray:

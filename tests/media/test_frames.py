@@ -8,7 +8,7 @@ import pytest
 from av.filter import Graph
 
 from media.errors import MediaError
-from media.frames import planes_of, read_crops, rgb_matrix, scan
+from media.frames import keyframes, planes_of, read_crops, rgb_matrix, scan
 from media.probe import Limits, Probe, probe
 from tests.clips import HEADER
 from tests.videos import Pictures, corners, number_of, numbered, truncate, turn, write_video
@@ -310,3 +310,24 @@ def test_planes_of_420_are_not_copied(tmp_path: Path) -> None:
     frame = av.VideoFrame.from_ndarray(numbered(3), format="rgb24").reformat(format="yuv420p")
     assert planes_of(frame)[0].base is not None
     assert [plane.shape for plane in planes_of(frame)] == [(48, 64), (24, 32), (24, 32)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
+def test_keyframes_are_the_files_own_in_their_places_and_far_enough_apart(tmp_path: Path, suffix: str) -> None:
+    closed = {"g": "10", "keyint_min": "10", "bf": "0" if suffix == ".avi" else "2", "sc_threshold": "0"}
+    path = write_video(tmp_path / f"a{suffix}", Pictures(60, options=closed))
+
+    def shown(apart_frames: int) -> list[tuple[int, int]]:
+        return [(i, number_of(picture)) for i, picture in keyframes(path, probe(path), 640, apart_frames)]
+
+    assert shown(1) == [(i, i) for i in (0, 10, 20, 30, 40, 50)]
+    assert shown(15) == [(0, 0), (20, 20), (40, 40)]
+
+
+def test_keyframes_that_do_not_decode_are_passed_over(tmp_path: Path) -> None:
+    closed = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.ts", Pictures(60, options=closed))
+    header = probe(path)
+    truncate(path, 0.5)
+    found = [i for i, _ in keyframes(path, header, 640, 1)]
+    assert found in ([0, 10], [0, 10, 20], [0, 10, 20, 30])
