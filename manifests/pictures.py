@@ -1,7 +1,8 @@
 """What a row of the tables looks and sounds like: a poster, two seconds that move, the outline of its sound.
 
-A clip that has a sample is shown by it, with face box and landmarks drawn on a second copy beside; any other from its
-source video, if that is still there. Rows that ended in an error are never opened: their file may have killed a worker.
+A clip that has a sample is shown by it; face box, landmarks and the mask that training puts over it by default are
+drawn on a second copy beside. Any other is shown from its source video, if that is still there. Rows that ended in an
+error are never opened: their file may have killed a worker.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from media.probe import probe
 from shards.index import INDEX_NAME, read_index
 from shards.reader import ShardError, extents, read_extent, read_sample
 from shards.sample import AUDIO, BOXES, LANDMARKS, VIDEO, Sample, decode_npy
+from training.mask import POINTS, mask_boxes, median_face
+from training.settings import MaskSettings
 
 PREVIEW_FRAMES = 50
 EVERY = 2  # frames of the source to one of the preview
@@ -34,7 +37,7 @@ HEARD_FRAMES = 20 * FPS  # of a long row, the sound around its middle
 SOUGHT_FRAMES = 600 * FPS  # sound is decoded from the start of a file: no further than this
 SPEAKING = 0.5  # silero's threshold
 VOICE = "voice.npy"
-BOX_COLOUR, POINT_COLOUR = (255, 196, 0), (0, 230, 160)
+BOX_COLOUR, POINT_COLOUR, MASK_COLOUR = (255, 196, 0), (0, 230, 160), (255, 80, 160)
 
 Row = Mapping[str, Any]
 
@@ -46,7 +49,7 @@ class Picture:
     begins_s: float  # of the preview, in the source
     poster: bytes  # WebP
     preview: bytes  # MP4, 12.5 fps
-    overlay: bool  # whether the right half of the preview is the left one with box and landmarks drawn
+    overlay: bool  # whether the right half of the preview is the left one with box, landmarks and mask drawn
     heard_s: tuple[float, float]  # where the sound that follows lies in the source
     wave: Sequence[int]  # loudest sample of each 160th of it, 0 to 100
     speech: Sequence[tuple[float, float]] | None  # where somebody speaks, as shares of it; None if that is not stored
@@ -85,8 +88,14 @@ class Album:
         members, fields = sample.members, sample.json
         frames = decode_mp4(members[VIDEO], PREVIEW_FRAMES)[::EVERY]
         plain = np.stack([cv2.resize(frame, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA) for frame in frames])
-        points = decode_npy(members[LANDMARKS])[::EVERY] if LANDMARKS in members else None
-        drawn = overlaid(plain, CROP_PX / fields["size"], decode_npy(members[BOXES])[::EVERY], points)
+        scale, boxes = CROP_PX / fields["size"], decode_npy(members[BOXES])
+        drawn = plain.copy()
+        outline(drawn, boxes[::EVERY] * scale, BOX_COLOUR)
+        if LANDMARKS in members:
+            points = decode_npy(members[LANDMARKS])
+            dot(drawn, points[::EVERY] * np.float32(scale))
+            if points.shape[1] == len(POINTS):
+                outline(drawn, mask_boxes(points, median_face(boxes), MaskSettings())[::EVERY] * scale, MASK_COLOUR)
         margin = fields.get("margin_frames", 0)
         sound = decode_flac(members[AUDIO])[margin * SAMPLES_PER_FRAME :][: fields["frames"] * SAMPLES_PER_FRAME]
         return Picture(
@@ -140,15 +149,19 @@ def thumbnail(row: Row, frame: int) -> np.ndarray | None:
         return None
 
 
-def overlaid(frames: np.ndarray, scale: float, boxes: np.ndarray, points: np.ndarray | None) -> np.ndarray:
-    """Copies of the frames with face box and landmarks, which are given in pixels of the crop, drawn on them."""
-    drawn = frames.copy()
-    for t, picture in enumerate(drawn):
-        x0, y0, x1, y1 = np.round(boxes[t] * scale).astype(int).tolist()
-        cv2.rectangle(picture, (x0, y0), (x1, y1), BOX_COLOUR, 1, cv2.LINE_AA)
-        for x, y in [] if points is None else points[t][np.isfinite(points[t]).all(axis=1)].astype(float) * scale:
+def outline(frames: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Draws a box, in the pixels of the frames, on each of them; NaN draws none."""
+    for picture, box in zip(frames, boxes, strict=False):
+        if np.isfinite(box).all():
+            x0, y0, x1, y1 = np.round(box).astype(int).tolist()
+            cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1, cv2.LINE_AA)
+
+
+def dot(frames: np.ndarray, points: np.ndarray) -> None:
+    """Draws points [T, K, 2], in the pixels of the frames, on each of them."""
+    for picture, places in zip(frames, points, strict=False):
+        for x, y in places[np.isfinite(places).all(axis=1)].astype(float):
             cv2.circle(picture, (round(x), round(y)), 0, POINT_COLOUR, -1)
-    return drawn
 
 
 def poster(frames: np.ndarray) -> bytes:

@@ -5,8 +5,10 @@ time. So the export happens in a process of its own, which ends. The file's name
 """
 
 import hashlib
+import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import onnxruntime
@@ -38,13 +40,10 @@ def exported(exporter: str, weights: Path) -> Path:
 
 
 def main() -> None:
-    from importlib import import_module
-
-    from shards.whole_file import whole_file
-
-    exporter, weights, path = sys.argv[1:]
-    with whole_file(Path(path)) as file:
-        file.write(import_module(exporter).export(Path(weights)))
+    exporter, weights, path = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary.write_bytes(import_module(exporter).export(weights))
+    temporary.replace(path)  # whoever exported it meanwhile wrote the same network
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ALLOWED = {
     "shards/verify.py": {"manifests"},  # the one file that compares what both folders of an output say
     "shards/margin.py": {"media"},  # the sound of a sample is cut where a part becomes a shard
     "manifests/limits.py": {"pipelines"},  # what a run's stages compare, found by their names in its recipe
-    "manifests/pictures.py": {"media"},  # what a row of the tables looks and sounds like
+    "manifests/pictures.py": {"media", "training"},  # what a row looks and sounds like; the mask it is trained with
 }
 WITH_SAMPLES = {"manifests/pictures.py", "manifests/refilter.py"}  # the others read tables only
 HALVES = {"curation", "training"}

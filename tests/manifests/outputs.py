@@ -17,18 +17,23 @@ from shards.packer import pack
 from shards.sample import SAMPLES_PER_FRAME, Sample, encode_json, encode_npy
 from shards.writer import write_tar
 from tests.videos import Pictures, Sound, numbered, tone, write_video
+from training.mask import CORNERS, POINTS
 
 MARGIN = 3
 PX = 64
 GOOD = {
     "source_loudness_db": -20.0, "source_speech_s": 7.0, "source_speech_share": 0.8, "shot_cuts": 0.0,
+    "glance_face_max_px": 380.0, "glance_gap_s": 2.0,
     "source_face_max_px": 400.0, "face_share": 1.0, "face_max_px": 400.0, "face_median_px": 390.0, "face_p10_px": 380.0,
     "face_score": 0.9, "faces_mean": 1.0, "second_face_px": 0.0, "span_face_max_px": 400.0, "speech_share": 0.8,
     "loudness_db": -20.0, "crop_px": 500.0, "blur": 0.4, "niqe": 5.0, "landmark_share": 1.0, "lip_confidence": 0.7,
     "lip_offset_frames": 0.0, "lip_threshold": 0.3, "lip_window_confidence": 0.7, "lip_window_threshold": 0.3,
     "lip_window_agreement": 1.0,
 }  # fmt: skip
-OF_SOURCE = ("source_loudness_db", "source_speech_s", "source_speech_share", "shot_cuts", "source_face_max_px")
+OF_SOURCE = (
+    "source_loudness_db", "source_speech_s", "source_speech_share", "glance_face_max_px", "glance_gap_s", "shot_cuts",
+    "source_face_max_px",
+)  # fmt: skip
 OF_TRACK = ("face_share", "face_max_px", "face_median_px", "face_p10_px", "face_score", "faces_mean", "second_face_px")
 
 
@@ -120,13 +125,15 @@ def made_sample(row: dict[str, Any], recipe: str) -> Sample:
     fields = {**place, "frames": frames, "size": PX, "audio_shift_frames": 0, "margin_frames": MARGIN, "recipe": recipe}
     voice = np.zeros(frames * 5 // 4, np.float16)
     voice[10:30] = 0.9
+    points = np.full((len(POINTS), 2), (30, 15))  # the head in one place, the corners of the mouth below it
+    points[CORNERS] = [(26, 40), (34, 40)]
     return Sample(
         row["key"],
         {
             "mp4": encode_mp4(np.stack([numbered(i, PX, PX) for i in range(frames)])),
             "flac": encode_flac(0.3 * np.sin(np.arange(heard * SAMPLES_PER_FRAME) / 20)),
             "boxes.npy": encode_npy(np.tile(np.array([10, 10, 50, 50], np.float32), (frames, 1))),
-            "landmarks.npy": encode_npy(np.tile(np.array([[30, 40], [35, 42]], np.float16), (frames, 1, 1))),
+            "landmarks.npy": encode_npy(np.tile(points.astype(np.float16), (frames, 1, 1))),
             "whisper.npy": encode_npy(np.arange(heard * 2, dtype=np.float16)[:, None, None]),
             "voice.npy": encode_npy(voice),
             "json": encode_json({**fields, "scores": {}}),

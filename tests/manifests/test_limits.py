@@ -37,7 +37,7 @@ def test_limits_name_scores_and_thresholds_and_leave_none_out(stage: Any) -> Non
     assert all(sign in (">", ">=", "<", "<=") for _, sign, _ in stage.LIMITS)
     bounds = {bound for _, _, bound in stage.LIMITS} - stage.SCORES.keys()
     assert bounds <= set(stage.THRESHOLDS)
-    assert set(stage.THRESHOLDS) - bounds <= {"short_s", "keep_unknown"}  # judge what no number is compared with
+    assert set(stage.THRESHOLDS) - bounds <= {"short_s", "keep_unknown", "max_gap_s"}  # say when nothing is compared
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=FILTERS)

@@ -73,6 +73,7 @@ def test_pictures_move_and_carry_sound_and_speech_and_overlay_where_there_is_a_s
     assert (
         np.abs(plain - drawn).max() > 100 and np.abs(plain[:, :20] - drawn[:, :20]).max() < 100
     )  # only the box's place
+    assert np.abs(plain[:, 133:138] - drawn[:, 133:138]).max() > 100  # the mask reaches below the face
     assert max(kept["wave"]) > 10 and kept["speech"] == [[round(10 / 75, 4), 30 / 75]]
     assert not lost["overlay"] and lost["speech"] is None and lost["begins_s"] == 2.4
     assert "error:worker_crash" not in of_reason  # such a file is never opened
