@@ -1,9 +1,10 @@
 """What a whole run will yield, take and need, from a seeded sample of its sources: `curation/run.py --plan`.
 
 1 % of the sources, at least 20, drawn from five layers of equal numbers by duration, go through all stages into
-OUT/plan. Each layer's seconds by reason, CPU time and bytes then stand for the layer's whole duration. The intervals
-are 90 % bootstrap intervals over the sampled sources, layer by layer: they say how much another sample would differ,
-not how wrong a corpus filter is when it is fitted on few clips.
+OUT/plan; twice as many where a corpus filter found too little among them to judge by, and again. Each layer's seconds
+by reason, CPU time and bytes then stand for the layer's whole duration. The intervals are 90 % bootstrap intervals over
+the sampled sources, layer by layer: they say how much another sample would differ, not how wrong a corpus filter is when
+it is fitted on few clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from curation.stage import CorpusFilter, Stage
 from manifests.reader import read_clips, read_sources
 from media.errors import MediaError
 from media.probe import probe
@@ -37,20 +39,43 @@ class Plan:
 
 def draw(videos: Sequence[Path], seed: int) -> Plan:
     """Reads the header of every source and draws the sample."""
-    durations = {path: duration_s(path) for path in videos}
+    return drawn({path: duration_s(path) for path in videos}, seed, max(LEAST, round(SHARE * len(videos))))
+
+
+def drawn(durations: Mapping[Path, float], seed: int, wanted: int) -> Plan:
+    """A sample of so many sources; with a larger number, these and others."""
+    videos = list(durations)
     ordered = sorted(videos, key=lambda path: (durations[path], str(path)))
     layers = {path: i * LAYERS // len(ordered) for i, path in enumerate(ordered)}
-    wanted = min(len(ordered), max(LEAST, round(SHARE * len(ordered))))
+    wanted = min(len(ordered), wanted)
     random = np.random.default_rng(seed)
-    drawn: list[Path] = []
+    sample: list[Path] = []
     before = 0
     for layer in range(LAYERS):
         members = [path for path in ordered if layers[path] == layer]
         after = before + len(members)
         share = wanted * after // len(ordered) - wanted * before // len(ordered)
-        drawn += [members[i] for i in random.choice(len(members), share, replace=False)]
+        sample += [members[i] for i in random.permutation(len(members))[:share]]
         before = after
-    return Plan(durations, layers, sorted(drawn))
+    return Plan(durations, layers, sorted(sample))
+
+
+def larger(plan: Plan, seed: int) -> Plan:
+    """Twice the sample, which is part of it."""
+    return drawn(plan.durations, seed, 2 * len(plan.drawn))
+
+
+def helpless(output: Path, stages: Sequence[Stage]) -> list[str]:
+    """The corpus filters that could judge none of the clips that the sample's run gave them."""
+    clips = read_clips(output)
+    rows = [{str(name): value for name, value in row.items()} for row in clips.to_dict("records")]
+    found = []
+    for stage in stages:
+        if isinstance(stage, CorpusFilter):
+            given = [row for row in rows if row["kept"] or row["stage"] == stage.name]
+            if given and all(stage.undecided(row) for row in given):
+                found.append(stage.name)
+    return found
 
 
 def duration_s(path: Path) -> float:

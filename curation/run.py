@@ -116,12 +116,18 @@ def refuse(error: Exception) -> int:
 
 def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace) -> int:
     """`--plan`: a run over a sample, and what follows from it for all videos."""
-    from curation.plan import FOLDER, draw, forecast, show
+    from curation.plan import FOLDER, draw, forecast, helpless, larger, show
+    from curation.stage import build_stages
 
     drawn = draw(videos, profile.seed)
     options.output /= FOLDER
     (options.output / "logs").mkdir(parents=True, exist_ok=True)
-    code = run(profile, drawn.drawn, options)
+    while (code := run(profile, drawn.drawn, options)) == 0:
+        names = helpless(options.output, build_stages(profile.stages))
+        if not names or len(drawn.drawn) == len(videos):
+            break
+        print(f"{', '.join(names)}: too few clips to judge by in {len(drawn.drawn)} sources; twice as many")
+        drawn = larger(drawn, profile.seed)
     if code == 0:
         show(drawn, forecast(drawn, options.output), options.workers or os.cpu_count() or 1, worker_gpus(profile))
     return code
