@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result import write_json
 from media.audio import SAMPLE_RATE, read_sound
 from media.encode import encode_flac
 from media.frames import Picture, read_pictures
@@ -41,20 +42,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory", action="store_true", help="peak memory by length instead")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--most-s", type=float, default=8.0, help="of each video's sound (default: %(default)s)")
+    parser.add_argument(
+        "--quick", action="store_true", help="one step, 2 s of sound, the first video; memory at 2 and 4 s"
+    )
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--once", type=float, help=argparse.SUPPRESS)  # one length, in a process of its own
     parser.add_argument("videos", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.once:
         return once(options)
+    if options.quick:
+        options.steps, options.most_s, options.videos = 1, 2.0, options.videos[:1]
     return memory(options) if options.memory else promises(options)
 
 
 def promises(options: argparse.Namespace) -> int:
     generator = Generator(options.checkpoint, torch.device("cpu"))
     chosen = Options(steps=options.steps, crf=0, payload=None)
-    table = Table(
-        "video", "source", "sound", "frames wanted", "written", "bytes changed outside", "seam / median", "s a frame"
-    )
+    columns = ("frames wanted", "written", "bytes changed outside", "seam / median", "s a frame")
+    table, rows = Table("video", "source", "sound", *columns), []
     for video in options.videos:
         heard = read_sound(video)
         part = heard[: int(options.most_s * SAMPLE_RATE)]
@@ -62,8 +68,11 @@ def promises(options: argparse.Namespace) -> int:
         rate = "variable" if described.variable_frame_rate else f"{described.fps:.2f} fps"
         rate = f"{described.width}x{described.height} {rate}"
         for name, sound in (("half", part[: len(part) // 2]), ("equal", part), ("3x", np.tile(part, 3))):
-            table.add_row(video.name, rate, name, *measured(generator, video, sound, chosen))
+            cells = measured(generator, video, sound, chosen)
+            table.add_row(video.name, rate, name, *cells)
+            rows.append({"video": video.name, "source": rate, "sound": name, **dict(zip(columns, cells, strict=True))})
     Console(width=140).print(table)
+    write_json(options.json, {"promises": rows})
     return 0
 
 
@@ -111,8 +120,8 @@ def seam(pictures: list[Picture], track, shown: np.ndarray) -> str:
 
 
 def memory(options: argparse.Namespace) -> int:
-    table = Table("sound", "frames", "peak memory", "seconds")
-    for seconds in (10, 60, 300):
+    table, rows = Table("sound", "frames", "peak memory", "seconds"), []
+    for seconds in (2, 4) if options.quick else (10, 60, 300):
         command = [
             sys.executable,
             __file__,
@@ -123,8 +132,11 @@ def memory(options: argparse.Namespace) -> int:
             str(options.videos[0]),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-        table.add_row(f"{seconds} s", *done.stdout.split())
+        cells = done.stdout.split()
+        table.add_row(f"{seconds} s", *cells)
+        rows.append({"sound_s": seconds, **dict(zip(("frames", "peak_memory", "seconds"), cells, strict=True))})
     Console().print(table)
+    write_json(options.json, {"memory": rows})
     return 0
 
 

@@ -21,7 +21,6 @@ of the window, and landmarks of its frames.
 
 import argparse
 import io
-import json
 import os
 import statistics
 import subprocess
@@ -46,6 +45,7 @@ import torch
 from av.container import InputContainer
 from torch.utils.data import DataLoader
 
+from benchmarks.result import write_json
 from media.encode import decode_mp4
 from media.probe import FPS
 from shards.index import read_index
@@ -307,8 +307,7 @@ def main() -> int:
         found = report(tallies, needed)
         found["worker"] = {"mb": worker_mb(output)}
         print(f"memory of a worker of its own: {found['worker']['mb']:.0f} MB")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(options.json, found)
     return 0
 
 

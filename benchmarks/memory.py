@@ -89,12 +89,16 @@ def beginning(video: Path, seconds: float, path: Path) -> None:
                 output.mux(packet)
 
 
+def numbered(content: bytes, number: int) -> bytes:
+    """An MP4 file with a number in a `free` box at its end (ISO 14496-12, 8.1.2), which every player skips."""
+    return content + struct.pack(">I4sQ", 16, b"free", number)
+
+
 def numbered_copies(video: Path, count: int, folder: Path) -> None:
-    """Copies of a video that differ by a `free` box with a number (ISO 14496-12, 8.1.2), which every player skips."""
+    """Copies of a video that differ by a number behind them."""
     content = video.read_bytes()
     for number in range(count):
-        box = struct.pack(">I4sQ", 16, b"free", number)
-        (folder / f"{number:04d}.mp4").write_bytes(content + box)
+        (folder / f"{number:04d}.mp4").write_bytes(numbered(content, number))
 
 
 def measured(

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.result import write_json
 from training.audio import AudioTokens
 from training.batch import Batch
 from training.cost import Cost, clip_cost, peak_flops
@@ -97,8 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if device.type == "cuda":
             torch.cuda.empty_cache()
     show(results, settings, cost)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2), encoding="utf-8")
+    write_json(options.json, {"device": device_name(device), "cases": [asdict(result) for result in results]})
     return 0
 
 
@@ -198,9 +198,12 @@ def drawn_batches(micro_batch: int, settings: TrainingSettings) -> Iterator[Batc
         yield batch
 
 
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
 def show(results: list[Result], settings: TrainingSettings, cost: Cost) -> None:
-    device = torch.device(settings.run.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = device_name(torch.device(settings.run.device))
     per_clip = (cost.step_flops + cost.encode_flops) / 1e12
     table = Table(
         title=f"{name}, {settings.data.frames} frames of {settings.data.size} px, {per_clip:.2f} TFLOP a clip"

@@ -1,6 +1,6 @@
 """How fast shards.verify reads, beside `cat` and `sha256sum` of the same shards.
 
-    python benchmarks/verify.py [--quick] [--gigabytes 1] [--rounds 5]
+    python benchmarks/verify.py [--quick] [--gigabytes 1] [--rounds 5] [--json FILE]
 
 Packs a synthetic output (real H.264 and FLAC, arrays of the embedded profile's shapes) into a folder that is removed
 afterwards; needs twice its size of disk. Every round runs all commands in turn, so that a busy machine slows all of
@@ -20,11 +20,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks.result import write_json
 from manifests.summary import write_summary
 from manifests.writer import write_manifests
 from media.encode import encode_flac, encode_mp4
@@ -52,16 +54,16 @@ def samples(source: str, streams: dict[str, bytes], rng: np.random.Generator) ->
         yield Sample(f"{source[:16]}-{n:04d}", members)
 
 
-def build(output: Path, size: float) -> list[Path]:
-    """An output of about `size` bytes; gives its shards."""
+def write_parts(folder: Path, size: float) -> tuple[dict[str, Path], list[dict], list[dict]]:
+    """Parts of about `size` bytes; gives key -> part, and the rows of their clips and sources."""
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (SIZE // 8, 2 * SIZE // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     video = encode_mp4(np.roll(picture, 3 * i, 1)[:, :SIZE] for i in range(FRAMES))
     streams = {"mp4": video, "flac": encode_flac(rng.normal(0, 0.05, FRAMES * 640))}
-    parts, clips, sources = {}, [], []
+    parts, clips, sources = dict[str, Path](), list[dict](), list[dict]()
     while sum(path.stat().st_size for path in set(parts.values())) < size:
         source = f"{len(sources):064x}"[::-1]
-        path = output / "parts" / f"{len(sources):04d}.tar"
+        path = folder / f"{len(sources):04d}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tar(path, samples(source, streams, rng))
         sources.append({"path": f"/raw/{source}.mp4", "source_id": source, "status": "kept", "reason": "kept"})
@@ -70,6 +72,12 @@ def build(output: Path, size: float) -> list[Path]:
             clips.append({"key": f"{source[:16]}-{n:04d}", "source": sources[-1]["path"], "source_id": source})
             clips[-1] |= {"start_frame": n * FRAMES, "end_frame": (n + 1) * FRAMES, "kept": True, "reason": "kept"}
             parts[clips[-1]["key"]] = path
+    return parts, clips, sources
+
+
+def build(output: Path, size: float) -> list[Path]:
+    """An output of about `size` bytes; gives its shards."""
+    parts, clips, sources = write_parts(output / "parts", size)
     index = pack(parts, output / "shards", shard_bytes=SHARD_BYTES)
     shards = dict(zip(index["key"], index["shard"], strict=True))
     write_manifests(output, [{**c, "shard": shards[c["key"]]} for c in clips], sources, scores={}, reasons={})
@@ -102,6 +110,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="0.1 GB, one round")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.quick:
         options.gigabytes, options.rounds = 0.1, 1
@@ -130,6 +139,7 @@ def main() -> int:
     print(f"{size / 1e6:.0f} MB in {len(paths)} shards, medians of {options.rounds}, {os.cpu_count()} cores")
     print(f"{'':45} {'cold MB/s':>10} {'of cat':>7} {'warm MB/s':>10} {'of cat':>7} {'of sha256sum':>13}")
     middle = {key: statistics.median(values) for key, values in seconds.items()}
+    numbers: dict[str, Any] = {"bytes": size}
     for name in dict.fromkeys(name for name, _ in middle):
         cold, warm = middle[name, "cold"], middle[name, "warm"]
         cells = f"{size / cold / 1e6:10.0f} {middle['cat', 'cold'] / cold:7.2f}"
@@ -137,6 +147,9 @@ def main() -> int:
             f" {size / warm / 1e6:10.0f} {middle['cat', 'warm'] / warm:7.2f} {middle['sha256sum', 'warm'] / warm:13.2f}"
         )
         print(f"{name:45} {cells}")
+        numbers[name] = {"cold_mb_per_s": size / cold / 1e6, "warm_mb_per_s": size / warm / 1e6}
+        numbers[name] |= {"cold_of_cat": middle["cat", "cold"] / cold, "warm_of_cat": middle["cat", "warm"] / warm}
+    write_json(options.json, numbers)
     return 0
 
 

@@ -3,8 +3,8 @@
 1 % of the sources, at least 20, drawn from five layers of equal numbers by duration, go through all stages into
 OUT/plan; twice as many where a corpus filter found too little among them to judge by, and again. Each layer's seconds
 by reason, CPU time and bytes then stand for the layer's whole duration. The intervals are 90 % bootstrap intervals over
-the sampled sources, layer by layer: they say how much another sample would differ, not how wrong a corpus filter is when
-it is fitted on few clips.
+the sampled sources, layer by layer: they say how much another sample would differ, not how wrong a corpus filter is
+when it is fitted on few clips.
 """
 
 from collections.abc import Mapping, Sequence
