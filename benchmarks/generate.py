@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.result import write_json
 from media.audio import SAMPLE_RATE, read_sound
 from media.encode import encode_flac
-from media.frames import Picture, read_pictures
+from media.frames import GridReader, Picture, read_pictures
 from media.probe import probe
 from training.generate import Generator, Job, Options
 from training.plan import chunks, runs, source_frames
@@ -87,8 +87,8 @@ def measured(generator: Generator, video: Path, sound: np.ndarray, options: Opti
         described, wanted = probe(video), -(-len(sound) // 640)
         track = generator.faces.follow(video, described, frames, generator.mask)
         shown = source_frames(len(track.boxes), frames)
-        before = read_pictures(video, described, 0, int(shown.max()) + 1)
-        after = read_pictures(job.output, probe(job.output), 0, frames)
+        before = read_pictures(GridReader(video, described), 0, int(shown.max()) + 1)
+        after = read_pictures(GridReader(job.output, probe(job.output)), 0, frames)
         changed = sum(outside(before[shown[t]], after[t], track.squares[shown[t]]) for t in range(frames))
         return [str(wanted), str(len(after)), str(changed), seam(after, track, shown), f"{seconds / frames:.2f}"]
 

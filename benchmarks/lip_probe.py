@@ -24,7 +24,7 @@ import weights
 from media import geometry
 from media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, cut, read_audio
 from media.errors import MediaError
-from media.frames import read_crops, scan
+from media.frames import GridReader, read_crops, scan
 from media.probe import FPS, probe
 from models.face_landmarks import FaceLandmarks
 from models.lip_probe import (
@@ -80,7 +80,7 @@ class Meter:
         if audio is None or boxes is None:
             return None
         squares = geometry.squares(boxes, EXPANSION, 3.0, header.width, header.height)
-        crops = read_crops(path, header, 0, squares, CROP_SIZE)
+        crops = read_crops(GridReader(path, header), 0, squares, CROP_SIZE)
         mesh = self.landmarks.measure(crops)
         rows = self.whisper.encode(cut(audio, 0, len(boxes) * SAMPLES_PER_FRAME))
         return mouth_channels(mesh.points, mesh.blendshapes), rows[:, WHISPER_LAYER]

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pipelines
 from curation.source import curate, identify
 from curation.stage import build_stages
-from media.frames import grid_frames
+from media.frames import GridReader
 from media.probe import Limits
 
 
@@ -43,7 +43,7 @@ def main() -> int:
                 identity = identify(video, limits)
                 assert identity.probe is not None, identity.detail
                 began = time.process_time()
-                for _ in grid_frames(video, identity.probe):
+                for _ in GridReader(video, identity.probe).frames():
                     pass
                 cpu_s["floor: decode"] += time.process_time() - began
                 began = time.process_time()

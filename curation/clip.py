@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from media.audio import SAMPLES_PER_FRAME, AudioTrack, cut, read_audio
+from media.frames import GridReader
 from media.probe import FPS, Limits, Probe
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def drop(reason: str, detail: str = "") -> Verdict:
 
 @dataclass(frozen=True)
 class Source:
-    """One video file. Its sound is read once, when a stage first asks for it."""
+    """One video file. Its sound is read once, when a stage first asks for it; its frames as clips are cut out."""
 
     id: str  # sha256 of the bytes
     path: Path
@@ -51,6 +52,11 @@ class Source:
     def audio(self) -> AudioTrack | None:
         """The whole track at 16 kHz on the clock of the pictures, or None without an audio stream."""
         return read_audio(self.path, self.probe)
+
+    @cached_property
+    def reader(self) -> GridReader:
+        """Its frames; clips in a row are read in one go."""
+        return GridReader(self.path, self.probe)
 
 
 # The columns that every row with a face track gets.

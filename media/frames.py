@@ -32,6 +32,8 @@ HD_HEIGHT = 720  # unmarked material of this height and above is BT.709, below B
 # Containers without an index are sought by time stamps, which not every frame has; after this long they are all right.
 PREROLL_S = {"mpeg": 5.0, "mpegts": 5.0}
 
+NEAR_FRAMES = 50  # going on for so long costs no more than seeking; keyframes are up to 10 s apart
+
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -57,31 +59,59 @@ class Picture:
         return cv2.transform(cv2.merge(cut), self.to_rgb)
 
 
-def grid_frames(
-    path: Path, probe: Probe, start_frame: int = 0, end_frame: int | None = None, limits: Limits = Limits()
-) -> Iterator[tuple[int, VideoFrame]]:
-    """(i, decoded frame) for the grid frames [start_frame, end_frame) that the file really holds, in order.
+class GridReader:
+    """The frames of one file on the 25 fps grid, piece by piece.
 
-    A frame shown for several grid steps is yielded again as the same object. Damaged packets are passed over, and the
-    iteration ends where the file does. Raises MediaError("error:limits") when time stamps run past the limit.
+    A piece that begins where the last one ended goes on decoding there; from a keyframe before it, as any other piece
+    is read, would cost up to 10 s of frames each time. It holds the file open, until `close` or its own end.
     """
-    end = round(limits.max_duration_s * FPS) if end_frame is None else end_frame
-    with closing(frames_from(path, probe, start_frame)) as frames:
+
+    def __init__(self, path: Path, probe: Probe, limits: Limits = Limits()) -> None:
+        self.path, self.probe, self._limits = path, probe, limits
+        self._frames: Generator[VideoFrame] | None = None
+        self._last: list[VideoFrame] = []  # the two that were decoded last: the next piece may begin in one of them
+
+    def frames(self, start_frame: int = 0, end_frame: int | None = None) -> Iterator[tuple[int, VideoFrame]]:
+        """(i, decoded frame) for the grid frames [start_frame, end_frame) that the file really holds, in order.
+
+        A frame shown for several grid steps is yielded again as the same object. Damaged packets are passed over, and
+        the iteration ends where the file does. Raises MediaError("error:limits") when time stamps run past the limit.
+        """
+        end = round(self._limits.max_duration_s * FPS) if end_frame is None else end_frame
         held, emit = None, start_frame
-        for frame in frames:
-            index = grid_index(frame_time_s(frame) - probe.first_pts_s)
+        for frame in self._from(start_frame):
+            index = self._index(frame)
             if held is not None:
                 for i in range(emit, min(index, end)):
                     yield i, held
                 emit = max(emit, index)
             if emit >= end:
                 if end_frame is None:
-                    raise MediaError("error:limits", f"{path}: longer than {limits.max_duration_s:.0f} s")
+                    raise MediaError("error:limits", f"{self.path}: longer than {self._limits.max_duration_s:.0f} s")
                 return
             held = frame
         if held is not None:
-            for i in range(emit, min(end_of(held, probe), end)):
+            for i in range(emit, min(end_of(held, self.probe), end)):
                 yield i, held
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+        self._frames, self._last = None, []
+
+    def _from(self, start_frame: int) -> Iterator[VideoFrame]:
+        """Decoded frames, the first at or before the grid frame unless the file begins later."""
+        near = self._last and self._index(self._last[0]) <= start_frame <= self._index(self._last[-1]) + NEAR_FRAMES
+        if self._frames is None or not near:
+            self.close()
+            self._frames = frames_from(self.path, self.probe, start_frame)
+        yield from self._last
+        for frame in self._frames:
+            self._last = [*self._last[-1:], frame]
+            yield frame
+
+    def _index(self, frame: VideoFrame) -> int:
+        return grid_index(frame_time_s(frame) - self.probe.first_pts_s)
 
 
 def end_of(last: VideoFrame, probe: Probe) -> int:
@@ -153,10 +183,11 @@ def scan(
     Pictures are never enlarged. A repeated frame is the same array object, so that a caller can skip work on it.
     """
     last_frame, picture = None, np.empty(0)
-    for i, frame in grid_frames(path, probe, start_frame, end_frame, limits):
-        if frame is not last_frame:
-            last_frame, picture = frame, scaled(frame, probe, long_side)
-        yield i, picture
+    with closing(GridReader(path, probe, limits)) as reader:
+        for i, frame in reader.frames(start_frame, end_frame):
+            if frame is not last_frame:
+                last_frame, picture = frame, scaled(frame, probe, long_side)
+            yield i, picture
 
 
 def keyframes(path: Path, probe: Probe, long_side: int, apart_frames: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -193,15 +224,15 @@ def scaled(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
     return to_rgb(cv2.merge(resized), frame, probe)
 
 
-def read_crops(path: Path, probe: Probe, start_frame: int, squares: np.ndarray, size: int) -> np.ndarray:
+def read_crops(reader: GridReader, start_frame: int, squares: np.ndarray, size: int) -> np.ndarray:
     """The grid frames from `start_frame`, each cut to its square and resized: [T, size, size, 3] uint8 RGB.
 
     `squares` is [T, 4] (x0, y0, x1, y1) in source pixels; parts outside the picture repeat its border. Raises
     MediaError("error:decode") if the file ends before the last of them.
     """
-    crops = np.empty((len(squares), size, size, 3), np.uint8)
+    crops, probe = np.empty((len(squares), size, size, 3), np.uint8), reader.probe
     done, last_frame, last_planes = 0, None, None
-    for i, frame in grid_frames(path, probe, start_frame, start_frame + len(squares)):
+    for i, frame in reader.frames(start_frame, start_frame + len(squares)):
         if frame is not last_frame:
             last_frame, last_planes = frame, upright(planes_of(frame), probe.rotation)
         assert last_planes is not None
@@ -209,23 +240,24 @@ def read_crops(path: Path, probe: Probe, start_frame: int, squares: np.ndarray, 
         crops[i - start_frame] = to_rgb(cv2.merge(cut), frame, probe)
         done += 1
     if done < len(squares):
-        raise MediaError("error:decode", f"{path}: ends at frame {start_frame + done}, {len(squares) - done} too early")
+        missing = len(squares) - done
+        raise MediaError("error:decode", f"{reader.path}: ends at frame {start_frame + done}, {missing} too early")
     return crops
 
 
-def read_pictures(path: Path, probe: Probe, start_frame: int, end_frame: int) -> list[Picture]:
+def read_pictures(reader: GridReader, start_frame: int, end_frame: int) -> list[Picture]:
     """The grid frames [start_frame, end_frame) whole, upright, as planes: one object for frames that repeat.
 
     Raises MediaError("error:decode") if the file ends before the last of them.
     """
     found: list[Picture] = []
     last_frame, picture = None, None
-    for _, frame in grid_frames(path, probe, start_frame, end_frame):
+    for _, frame in reader.frames(start_frame, end_frame):
         if frame is not last_frame or picture is None:
-            last_frame, picture = frame, Picture.of(frame, probe)
+            last_frame, picture = frame, Picture.of(frame, reader.probe)
         found.append(picture)
     if len(found) < end_frame - start_frame:
-        raise MediaError("error:decode", f"{path}: ends at frame {start_frame + len(found)}, before {end_frame}")
+        raise MediaError("error:decode", f"{reader.path}: ends at frame {start_frame + len(found)}, before {end_frame}")
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import pipelines
 import weights
-from media.frames import read_crops, scan
+from media.frames import GridReader, read_crops, scan
 from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
 from models.face_landmarks import FaceLandmarks
@@ -56,15 +56,17 @@ class FaceFinder:
         boxes = self.largest(scan(path, probe, self.look_px, frames), probe, on_frame)
         boxes, has_face = bridged(boxes, mask.max_gap_frames)
         cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
+        reader = GridReader(path, probe)
         for run in runs(has_face, boxes, np.arange(len(boxes))):
             part = slice(run.start, run.end)
             cutouts[part] = squares(boxes[part], self.expansion, self.smooth_frames, probe.width, probe.height)
             landmarks = []
             for start in range(run.start, run.end, AT_ONCE):
                 stop = min(start + AT_ONCE, run.end)
-                landmarks.append(self.points(read_crops(path, probe, start, cutouts[start:stop], self.size), on_frame))
+                landmarks.append(self.points(read_crops(reader, start, cutouts[start:stop], self.size), on_frame))
             face = median_face(within(boxes[part], cutouts[part], self.size))
             masks[part] = mask_boxes(np.concatenate(landmarks), face, mask)
+        reader.close()
         return FaceTrack(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
 
     def largest(

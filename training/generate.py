@@ -15,6 +15,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from torch import Tensor  # noqa: E402
 import pipelines  # noqa: E402
 import weights  # noqa: E402
 from media.audio import SAMPLES_PER_FRAME, AudioTrack, read_sound  # noqa: E402
-from media.frames import Picture, Planes, read_pictures  # noqa: E402
+from media.frames import GridReader, Picture, Planes, read_pictures  # noqa: E402
 from media.probe import Probe, probe  # noqa: E402
 from media.writer import VideoWriter  # noqa: E402
 from models.whisper_features import WhisperFeatures  # noqa: E402
@@ -112,15 +113,18 @@ class Generator:
         if not track.has_face.any():
             raise ValueError(f"{job.video}: no face in its first {len(track.boxes) / 25:.1f} s; nothing to lip-sync")
         shown = source_frames(len(track.boxes), frames)
-        film = Film(job.video, described, track, shown)
+        film = Film(GridReader(job.video, described), track, shown)
         reference = self.reference(film, options)
-        with VideoWriter(
-            job.output,
-            film.pictures(0, 1)[0],
-            job.audio,
-            options.crf,
-            watermark.provenance(options.payload) if options.payload is not None else {},
-        ) as writer:
+        with (
+            closing(film.reader),
+            VideoWriter(
+                job.output,
+                film.pictures(0, 1)[0],
+                job.audio,
+                options.crf,
+                watermark.provenance(options.payload) if options.payload is not None else {},
+            ) as writer,
+        ):
             for planes in self.frames(film, sound, reference, options):
                 writer.write(planes)
                 progressed("generate", 1)
@@ -206,7 +210,7 @@ class Generator:
         if options.reference is not None:
             return self.faces.picture(options.reference, self.mask)
         chosen = int(np.random.default_rng(options.seed).choice(np.flatnonzero(film.track.has_face)))
-        picture = read_pictures(film.path, film.probe, chosen, chosen + 1)[0]
+        picture = read_pictures(film.reader, chosen, chosen + 1)[0]
         return picture.crop(film.track.squares[chosen], film.probe, self.faces.size), film.track.mask[chosen]
 
     def placed(self, film: "Film", t: int, picture: Picture, made: np.ndarray, options: Options) -> Planes:
@@ -242,16 +246,19 @@ class Generator:
 class Film:
     """A source video, its face track, and which source frame each output frame shows."""
 
-    path: Path
-    probe: Probe
+    reader: GridReader
     track: FaceTrack
     shown: np.ndarray
+
+    @property
+    def probe(self) -> Probe:
+        return self.reader.probe
 
     def pictures(self, start: int, end: int) -> list[Picture]:
         """The source pictures of output frames [start, end); backwards where the video runs back."""
         wanted = self.shown[start:end]
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        found = read_pictures(self.path, self.probe, low, high)
+        found = read_pictures(self.reader, low, high)
         return [found[source - low] for source in wanted]
 
     def untouched(self, start: int, end: int) -> Iterator[Planes]:

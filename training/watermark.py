@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from media.frames import grid_frames, planes_of
+from media.frames import GridReader, planes_of
 from media.probe import probe
 
 PAYLOADS = 256
@@ -133,7 +133,7 @@ def residuals(path: Path) -> Iterator[np.ndarray]:
 
     Pictures are taken as they are stored, not as a player turns them: the mark is where the encoder put it.
     """
-    frames = (frame for _, frame in grid_frames(path, probe(path)))
+    frames = (frame for _, frame in GridReader(path, probe(path)).frames())
     while span := list(islice(frames, 1)):
         total, count = 0.0, 0
         for frame in (*span, *islice(frames, SPAN_FRAMES - 1)):

@@ -20,10 +20,10 @@ class Crop(Step):
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
         assert clip.track is not None, "steps/crop needs steps/faces and steps/stable_spans before it"
-        path, probe = clip.source.path, clip.source.probe
+        probe = clip.source.probe
         cutouts = squares(clip.track.boxes, self.expansion, self.smooth_frames, probe.width, probe.height)
         try:
-            frames = read_crops(path, probe, clip.start_frame, cutouts, self.size)
+            frames = read_crops(clip.source.reader, clip.start_frame, cutouts, self.size)
         except MediaError as error:
             yield clip.dropped(error.reason, str(error))
             return

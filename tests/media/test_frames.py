@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from av.filter import Graph
 
+from media import frames
 from media.errors import MediaError
-from media.frames import keyframes, planes_of, read_crops, rgb_matrix, scan
+from media.frames import GridReader, keyframes, planes_of, read_crops, rgb_matrix, scan
 from media.probe import Limits, Probe, probe
 from tests.clips import HEADER
 from tests.videos import Pictures, corners, number_of, numbered, truncate, turn, write_video
@@ -80,7 +81,7 @@ def test_what_an_edit_list_cuts_off_is_not_shown(tmp_path: Path) -> None:
     assert numbers(path) == list(range(5, 60))
     assert probe(path).frames == 55
     whole = np.tile(np.array([0, 0, 64, 48], np.float32), (3, 1))
-    assert [number_of(crop) for crop in read_crops(path, probe(path), 30, whole, 64)] == [35, 36, 37]
+    assert [number_of(crop) for crop in read_crops(GridReader(path, probe(path)), 30, whole, 64)] == [35, 36, 37]
 
 
 def test_a_change_of_size_on_the_way_changes_no_shape(tmp_path: Path) -> None:
@@ -117,9 +118,12 @@ def test_seeking_gives_what_decoding_from_the_top_gives(tmp_path: Path, name: st
     header = probe(path)
     assert numbers(path) == list(range(60))
     whole = np.tile(np.array([0, 0, 64, 48], np.float32), (60, 1))
-    top = read_crops(path, header, 0, whole, 48)
+    top = read_crops(GridReader(path, header), 0, whole, 48)
+    reader = GridReader(path, header)
     for start in (1, 2, 5, 11, 12, 13, 23, 30, 46, 49, 57):
-        np.testing.assert_array_equal(read_crops(path, header, start, whole[:3], 48), top[start : start + 3])
+        afresh = read_crops(GridReader(path, header), start, whole[:3], 48)
+        np.testing.assert_array_equal(afresh, top[start : start + 3])
+        np.testing.assert_array_equal(read_crops(reader, start, whole[:3], 48), top[start : start + 3])
 
 
 def test_seeking_far_into_files_without_an_index(tmp_path: Path) -> None:
@@ -127,9 +131,9 @@ def test_seeking_far_into_files_without_an_index(tmp_path: Path) -> None:
         path = write_video(tmp_path / name, Pictures(240, codec=codec, options={"g": "12"}))
         boxes = np.tile(np.array([0, 0, 48, 48], np.float32), (3, 1))
         whole = np.tile(np.array([0, 0, 64, 48], np.float32), (3, 1))
-        crops = read_crops(path, probe(path), 201, whole, 64)
+        crops = read_crops(GridReader(path, probe(path)), 201, whole, 64)
         assert [number_of(crop) for crop in crops] == [201, 202, 203]
-        assert read_crops(path, probe(path), 237, boxes, 8).shape == (3, 8, 8, 3)
+        assert read_crops(GridReader(path, probe(path)), 237, boxes, 8).shape == (3, 8, 8, 3)
 
 
 def test_seeking_in_the_real_clips(media_clips: Path) -> None:
@@ -137,9 +141,9 @@ def test_seeking_in_the_real_clips(media_clips: Path) -> None:
         path = media_clips / name
         header = probe(path)
         box = np.array([[0, 0, header.width, header.height]], np.float32)
-        top = read_crops(path, header, 0, np.tile(box, (40, 1)), 64)
+        top = read_crops(GridReader(path, header), 0, np.tile(box, (40, 1)), 64)
         for start in (1, 7, 30):
-            np.testing.assert_array_equal(read_crops(path, header, start, box, 64)[0], top[start])
+            np.testing.assert_array_equal(read_crops(GridReader(path, header), start, box, 64)[0], top[start])
 
 
 @pytest.fixture
@@ -229,7 +233,7 @@ def test_turned_pictures_stand_upright(tmp_path: Path, clockwise: int, aspect: F
     assert picture.shape[:2] == (header.height, header.width)
     assert np.abs(corner_colours(picture) - CORNERS[TURNED[clockwise]]).max() <= 4
     whole = np.array([[0, 0, header.width, header.height]], np.float32)
-    crop = read_crops(path, header, 0, whole, 32)[0]
+    crop = read_crops(GridReader(path, header), 0, whole, 32)[0]
     assert np.abs(corner_colours(crop) - CORNERS[TURNED[clockwise]]).max() <= 4
 
 
@@ -247,7 +251,7 @@ def test_wide_pixels_are_shown_wide(tmp_path: Path) -> None:
 def test_a_crop_is_the_square_in_source_pixels(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(2, draw=lambda i: corners(), aspect=Fraction(2, 1)))
     squares = np.array([[0, 0, 24, 24], [104, 24, 128, 48]], np.float32)  # in the 128 x 48 that is shown
-    first, second = read_crops(path, probe(path), 0, squares, 24)
+    first, second = read_crops(GridReader(path, probe(path)), 0, squares, 24)
     assert np.abs(first[4:-4, 4:-4].astype(int) - CORNERS[0]).max() <= 6
     assert np.abs(second[4:-4, 4:-4].astype(int) - CORNERS[3]).max() <= 6
 
@@ -255,7 +259,7 @@ def test_a_crop_is_the_square_in_source_pixels(tmp_path: Path) -> None:
 def test_what_lies_outside_the_picture_repeats_its_border(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(2, draw=lambda i: corners()))
     squares = np.array([[-40, -40, -8, -8], [30, 20, 130, 120]], np.float32)
-    outside, beyond = read_crops(path, probe(path), 0, squares, 32)
+    outside, beyond = read_crops(GridReader(path, probe(path)), 0, squares, 32)
     assert np.abs(outside.astype(int) - CORNERS[0]).max() <= 6
     assert np.abs(beyond[-1, -1].astype(int) - CORNERS[3]).max() <= 6
 
@@ -264,13 +268,13 @@ def test_crops_follow_the_grid(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(60, fps=50))
     whole = np.tile(np.array([0, 0, 64, 48], np.float32), (10, 1))
     shown = [number_of(picture) for _, picture in scan(path, probe(path))][15:25]
-    assert [number_of(crop) for crop in read_crops(path, probe(path), 15, whole, 64)] == shown
+    assert [number_of(crop) for crop in read_crops(GridReader(path, probe(path)), 15, whole, 64)] == shown
 
 
 def test_crops_past_the_end_are_an_error_that_counts_them(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(20))
     with pytest.raises(MediaError, match="ends at frame 20, 5 too early") as caught:
-        read_crops(path, probe(path), 15, np.tile(np.array([0, 0, 8, 8], np.float32), (10, 1)), 8)
+        read_crops(GridReader(path, probe(path)), 15, np.tile(np.array([0, 0, 8, 8], np.float32), (10, 1)), 8)
     assert caught.value.reason == "error:decode"
 
 
@@ -331,3 +335,19 @@ def test_keyframes_that_do_not_decode_are_passed_over(tmp_path: Path) -> None:
     truncate(path, 0.5)
     found = [i for i, _ in keyframes(path, header, 640, 1)]
     assert found in ([0, 10], [0, 10, 20], [0, 10, 20, 30])
+
+
+@pytest.mark.parametrize("fps", [25, 10, Fraction(30000, 1001)])
+def test_pieces_in_a_row_are_decoded_once(tmp_path: Path, fps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", Pictures(80, fps=fps, options={"g": "60"}))
+    whole = [number_of(picture) for _, picture in scan(path, probe(path))]
+    decoded, count = frames.decoded, []
+    monkeypatch.setattr(frames, "decoded", lambda *given: (count.append(1) or frame for frame in decoded(*given)))
+    reader = GridReader(path, probe(path))
+    boxes = np.tile(np.array([0, 0, 64, 48], np.float32), (13, 1))
+    pieces = [read_crops(reader, start, boxes, 64) for start in (0, 13, 26, 41)]  # two frames are left out
+    shown = [[number_of(crop) for crop in piece] for piece in pieces]
+    assert shown == [whole[start : start + 13] for start in (0, 13, 26, 41)]
+    assert len(count) <= 54 * fps / 25 + 3
+    (back,) = read_crops(reader, 30, boxes[:1], 64)  # a keyframe before it is sought again
+    assert number_of(back) == whole[30]

@@ -9,7 +9,7 @@ import torch
 
 from media.audio import read_sound
 from media.encode import encode_flac
-from media.frames import read_pictures
+from media.frames import GridReader, read_pictures
 from media.probe import probe
 from pipelines import ROOT
 from tests.training.toys import make_checkpoint, make_conditions, make_latents
@@ -46,7 +46,7 @@ def sound(folder: Path, samples: int, name: str = "sound.flac") -> Path:
 
 def planes(path: Path) -> list[tuple[np.ndarray, ...]]:
     described = probe(path)
-    return [picture.planes for picture in read_pictures(path, described, 0, described.frames)]
+    return [picture.planes for picture in read_pictures(GridReader(path, described), 0, described.frames)]
 
 
 @pytest.mark.parametrize("samples", [16000, 16001, 640, 25000])
@@ -106,7 +106,7 @@ def test_streaming_and_a_given_reference_work(generator, videos, tmp_path):
     import cv2
 
     picture = tmp_path / "face with a space.png"
-    source = read_pictures(videos["talker"], probe(videos["talker"]), 3, 4)[0]
+    source = read_pictures(GridReader(videos["talker"], probe(videos["talker"])), 3, 4)[0]
     rgb = cv2.transform(cv2.merge([cv2.resize(p, source.planes[0].shape[::-1]) for p in source.planes]), source.to_rgb)
     cv2.imwrite(str(picture), rgb[..., ::-1])
     job = Job(videos["talker"], sound(tmp_path, 640 * 30), tmp_path / "out.mp4")
