@@ -105,7 +105,7 @@ class Kill(NamedTuple):
 
 def build_house(folder: Path, deadline_s: float = 20.0) -> Path:
     """A copy of what curates, with the two stages and a profile of its own; a source that takes longer is late."""
-    for room in ("curation", "media", "models", "shards", "manifests"):
+    for room in ("curation", "media", "models", "shards", "manifests", "training"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pipelines.py", "weights.py", "weights.yaml"):
         shutil.copy(ROOT / name, folder / name)
