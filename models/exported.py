@@ -4,6 +4,7 @@ A process that only runs networks with ONNX Runtime has 100 MB where torch alone
 time. So the export happens in a process of its own, which ends. The file's name holds the weights' hash.
 """
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -32,18 +33,25 @@ def exported(exporter: str, weights: Path) -> Path:
     path = weight_files.cache_folder() / "exported" / f"{weights.stem}-{digest[:12]}-{VERSION}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "models.exported", exporter, weights.absolute(), path]
-        done = subprocess.run(command, cwd=Path(weight_files.__file__).parent, capture_output=True, text=True)  # noqa: S603
-        if done.returncode:
-            raise ValueError(f"{weights}: cannot be exported as ONNX: {done.stderr.strip()[-1000:]}")
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of all the workers that start on a machine, one exports
+            if not path.exists():
+                export(exporter, weights, path)
     return path
+
+
+def export(exporter: str, weights: Path, path: Path) -> None:
+    command = [sys.executable, "-m", "models.exported", exporter, weights.absolute(), path]
+    done = subprocess.run(command, cwd=Path(weight_files.__file__).parent, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise ValueError(f"{weights}: cannot be exported as ONNX: {done.stderr.strip()[-1000:]}")
 
 
 def main() -> None:
     exporter, weights, path = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     temporary.write_bytes(import_module(exporter).export(weights))
-    temporary.replace(path)  # whoever exported it meanwhile wrote the same network
+    temporary.replace(path)
 
 
 if __name__ == "__main__":
