@@ -1,4 +1,5 @@
 import logging
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -71,6 +72,20 @@ def test_every_start_of_a_clip_comes(tmp_path: Path):
     data = opened(write_shards(tmp_path, [("a", 19), ("b", 19)]))
     starts = {start_of(video) for batch in read(data, 30, 2) for video in batch.video}
     assert starts == {0, 1, 2, 3}
+
+
+def test_a_window_of_a_long_clip_reads_little_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Counted, not timed: of 500 frames, 16 and one of reference, each from the keyframe (every 16) before it.
+
+    Pictures are so small here that the container's own table is a third of what is read.
+    """
+    data = opened(write_shards(tmp_path, [("a", 500), ("b", 500)], shard_bytes=10**9))
+    index = read_index(tmp_path / "shards")
+    clip_bytes = float(index[[name for name in index if str(name).endswith("_size")]].sum(axis=1).mean())
+    pread, count = os.pread, []
+    monkeypatch.setattr(os, "pread", lambda *given: count.append(given[1]) or pread(*given))
+    windows = sum(len(batch.keys) for batch in read(data, 8, 4))
+    assert 0.05 * clip_bytes < sum(count) / windows < 0.5 * clip_bytes
 
 
 def test_sound_rows_are_those_of_the_frames_and_their_surroundings(shards: Path):
