@@ -12,6 +12,9 @@ TALKERS := random_face_mapping_xml random_face_mapping_bin random_face_synthesis
 # 200 steps of a toy at 64 pixels: enough to see that all of it works, and nothing to look at closely.
 TOY := --steps 8 --guidance 1 --region mouth
 
+# OpenMP's threads wait for each other spinning; beside other work that made a step of the toy take 30 times as long.
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: demo test check fix clean
 
 # Several packages bring a flavour of OpenCV each, all into one folder; the last wins, and only this one needs no libGL.

@@ -13,6 +13,7 @@ Exit code 0: all done; 1: a job of --list failed (its line says why); 2: refused
 
 import argparse
 import csv
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,6 +24,7 @@ from typing import Any, Literal
 ROOT = Path(__file__).resolve().parent.parent
 if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's own folder
     sys.path[0] = str(ROOT)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy CPU spinning threads take 30 times as long
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
