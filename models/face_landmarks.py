@@ -8,10 +8,10 @@ import atexit
 import os
 import sys
 import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,7 @@ class FaceLandmarks:
     """MediaPipe's Face Landmarker for one face per picture, on the CPU."""
 
     def __init__(self, weights: Path) -> None:
-        with _quiet_stderr():
-            self._landmarker, self._image = _open(weights)
-            self._detect(np.zeros((64, 64, 3), np.uint8))  # the rest of its notes come with the first picture
-        atexit.register(_let_go, weakref.ref(self._landmarker))
+        self._landmarker, self._image = _open(weights)
 
     def measure(self, frames: np.ndarray) -> FaceMesh:
         """The face of each of the RGB uint8 pictures [T, H, W, 3]; see FaceMesh."""
@@ -83,31 +80,38 @@ class FaceLandmarks:
         return self._landmarker.detect(self._image(np.ascontiguousarray(frame)))
 
 
+@cache
 def _open(weights: Path) -> tuple[Any, Any]:
-    """The landmarker, and what makes its input of an RGB array; imported here to keep the constants above cheap."""
-    import mediapipe
-    from mediapipe.tasks.python import vision
-    from mediapipe.tasks.python.core.base_options import BaseOptions
+    """The landmarker, and what makes its input of an RGB array; imported here to keep the constants above cheap.
 
-    options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(weights), delegate=BaseOptions.Delegate.CPU),
-        running_mode=vision.RunningMode.IMAGE,
-        num_faces=1,
-        min_face_detection_confidence=MIN_CONFIDENCE,
-        min_face_presence_confidence=MIN_CONFIDENCE,
-        output_face_blendshapes=True,
-    )
+    One for each file and process, until its end: MediaPipe may wait for itself for ever when one is deleted.
+    """
+    with _quiet_stderr():
+        import mediapipe
+        from mediapipe.tasks.python import vision
+        from mediapipe.tasks.python.core.base_options import BaseOptions
 
-    def image(frame: np.ndarray) -> Any:
-        return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame)
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(weights), delegate=BaseOptions.Delegate.CPU),
+            running_mode=vision.RunningMode.IMAGE,
+            num_faces=1,
+            min_face_detection_confidence=MIN_CONFIDENCE,
+            min_face_presence_confidence=MIN_CONFIDENCE,
+            output_face_blendshapes=True,
+        )
 
-    return vision.FaceLandmarker.create_from_options(options), image
+        def image(frame: np.ndarray) -> Any:
+            return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame)
+
+        landmarker = vision.FaceLandmarker.create_from_options(options)
+        landmarker.detect(image(np.zeros((64, 64, 3), np.uint8)))  # the rest of its notes come with the first picture
+    atexit.register(_let_go, landmarker)
+    return landmarker, image
 
 
-def _let_go(landmarker: weakref.ref[Any]) -> None:
+def _let_go(landmarker: Any) -> None:
     """Leaves the native part to the end of the process: MediaPipe's __del__, called that late, fails to stderr."""
-    if (alive := landmarker()) is not None:
-        alive._handle = None
+    landmarker._handle = None
 
 
 @contextmanager
