@@ -10,6 +10,7 @@ import numpy as np
 from media.audio import SAMPLES_PER_FRAME, AudioTrack, cut, read_audio
 from media.frames import GridReader
 from media.probe import FPS, Limits, Probe
+from media.regions import Regions
 
 if TYPE_CHECKING:
     from models.face_landmarks import FaceMesh
@@ -47,6 +48,7 @@ class Source:
     path: Path
     probe: Probe
     limits: Limits = field(default_factory=Limits)
+    regions: Regions = field(default_factory=Regions, compare=False, repr=False)  # what a scan kept around faces
 
     @cached_property
     def audio(self) -> AudioTrack | None:

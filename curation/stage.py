@@ -7,15 +7,17 @@ a Scan is a Step that looks at every scaled frame; neighbouring Scans share one 
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 from curation.clip import TRACK_SCORES, Clip, Verdict
 from media.errors import MediaError
-from media.frames import scan
+from media.frames import GridReader, scaled
 from pipelines import stage_class
 from shards.sample import Sample
 
@@ -98,8 +100,8 @@ class Scan(Step):
 
 
 class Watcher:
-    def see(self, i: int, picture: np.ndarray, repeated: bool) -> None:
-        """Grid frame i, [h, w, 3] uint8 RGB; `repeated` if it is the same picture as the one before."""
+    def see(self, i: int, frame: VideoFrame, picture: np.ndarray, repeated: bool) -> None:
+        """Grid frame i as decoded and scaled, [h, w, 3] uint8 RGB; `repeated` if it is the same as the one before."""
         raise NotImplementedError
 
     def finish(self, clip: Clip) -> Clip:
@@ -213,11 +215,15 @@ def leading_scans(stages: Sequence[Stage]) -> list[Scan]:
 def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
     """The whole source through several scans with one decode; a file that ends early leaves a dropped remainder."""
     assert clip.start_frame == 0, "a scan looks at a whole source: it belongs before the steps that cut"
-    source, watchers, last, end = clip.source, [step.watch(clip) for step in scans], None, 0
-    for i, picture in scan(source.path, source.probe, max(step.look_px for step in scans), limits=source.limits):
-        for watcher in watchers:
-            watcher.see(i, picture, picture is last)
-        last, end = picture, i + 1
+    source, watchers, end = clip.source, [step.watch(clip) for step in scans], 0
+    look_px, last, picture = max(step.look_px for step in scans), None, np.empty(0)
+    with closing(GridReader(source.path, source.probe, source.limits)) as reader:
+        for i, frame in reader.frames():
+            repeated = frame is last
+            picture = picture if repeated else scaled(frame, source.probe, look_px)
+            for watcher in watchers:
+                watcher.see(i, frame, picture, repeated)
+            last, end = frame, i + 1
     if last is None:
         raise MediaError("error:decode", f"{source.path}: no frame of the video stream can be decoded")
     seen = replace(clip, end_frame=end)

@@ -49,9 +49,8 @@ class Picture:
     @classmethod
     def of(cls, frame: VideoFrame, probe: Probe) -> "Picture":
         y, u, v = (plane.copy() for plane in upright(planes_of(frame), probe.rotation))
-        matrix = rgb_matrix(int(frame.colorspace), int(frame.color_range), frame.format.name, probe)
         full = int(frame.color_range) == FULL_RANGE or frame.format.name.startswith("yuvj")
-        return cls((y, u, v), matrix, full, int(frame.colorspace))
+        return cls((y, u, v), rgb_matrix_of(frame, probe), full, int(frame.colorspace))
 
     def crop(self, square: np.ndarray, probe: Probe, size: int) -> np.ndarray:
         """[size, size, 3] uint8 RGB, as `read_crops` cuts it."""
@@ -264,15 +263,25 @@ def read_pictures(reader: GridReader, start_frame: int, end_frame: int) -> list[
 def cut_square(plane: np.ndarray, square: np.ndarray, probe: Probe, size: int) -> np.ndarray:
     """One plane inside a square given in source pixels, resized to `size`: whole plane pixels, border repeated."""
     height, width = plane.shape
-    scale = np.array([width / probe.width, height / probe.height] * 2)
-    x0, y0, x1, y1 = np.round(square * scale).astype(int)
-    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    x0, y0, x1, y1 = plane_square(square, plane.shape, probe)
     inside = plane[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
     pads = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
     if any(pads):
         inside = cv2.copyMakeBorder(inside, *pads, cv2.BORDER_REPLICATE)
-    shrinks = inside.shape[0] >= size
-    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return resized(inside, size)
+
+
+def plane_square(square: np.ndarray, shape: tuple[int, ...], probe: Probe) -> np.ndarray:
+    """A square given in source pixels in those of a plane (of height and width `shape`), at least one wide: int [4]."""
+    height, width = shape
+    x0, y0, x1, y1 = np.round(square * ([width / probe.width, height / probe.height] * 2)).astype(int)
+    return np.array([x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)])
+
+
+def resized(plane: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(
+        plane, (size, size), interpolation=cv2.INTER_AREA if plane.shape[0] >= size else cv2.INTER_CUBIC
+    )
 
 
 def planes_of(frame: VideoFrame) -> Planes:
@@ -297,7 +306,11 @@ def upright(planes: Planes, rotation: int) -> Planes:
 
 def to_rgb(yuv: np.ndarray, frame: VideoFrame, probe: Probe) -> np.ndarray:
     """[h, w, 3] YUV of equal plane size -> RGB, uint8, by the frame's own matrix and range."""
-    return cv2.transform(yuv, rgb_matrix(int(frame.colorspace), int(frame.color_range), frame.format.name, probe))
+    return cv2.transform(yuv, rgb_matrix_of(frame, probe))
+
+
+def rgb_matrix_of(frame: VideoFrame, probe: Probe) -> np.ndarray:
+    return rgb_matrix(int(frame.colorspace), int(frame.color_range), frame.format.name, probe)
 
 
 def rgb_matrix(colorspace: int, color_range: int, pixel_format: str, probe: Probe) -> np.ndarray:

@@ -1,7 +1,12 @@
-"""Cuts the face out: smoothed, expanded squares at 25 fps, from a second decode of this clip's frames only."""
+"""Cuts the face out: smoothed, expanded squares at 25 fps.
+
+From what `steps/faces` kept of the first decode; where that is too little, from a second one of this clip's frames.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from curation.clip import Clip
 from curation.stage import Step
@@ -22,11 +27,15 @@ class Crop(Step):
         assert clip.track is not None, "steps/crop needs steps/faces and steps/stable_spans before it"
         probe = clip.source.probe
         cutouts = squares(clip.track.boxes, self.expansion, self.smooth_frames, probe.width, probe.height)
-        try:
-            frames = read_crops(clip.source.reader, clip.start_frame, cutouts, self.size)
-        except MediaError as error:
-            yield clip.dropped(error.reason, str(error))
-            return
+        frames = clip.source.regions.crops(clip.start_frame, cutouts, self.size, probe)
+        done = len(frames)
+        if done < len(cutouts):
+            try:
+                rest = read_crops(clip.source.reader, clip.start_frame + done, cutouts[done:], self.size)
+            except MediaError as error:
+                yield clip.dropped(error.reason, str(error))
+                return
+            frames = np.concatenate([frames, rest])
         crop_px = float(sorted(cutouts[:, 2] - cutouts[:, 0])[len(cutouts) // 2])
         boxes = within(clip.track.boxes, cutouts, self.size)
         yield replace(clip, frames=frames, crop_boxes=boxes).measured({"crop_px": crop_px})

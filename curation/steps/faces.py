@@ -11,11 +11,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 import weights
-from curation.clip import Clip, FaceTrack
+from curation.clip import Clip, FaceTrack, Source
 from curation.stage import Scan, Watcher
 from media.geometry import movement
+from media.regions import Region
 
 if TYPE_CHECKING:
     from models.yolo_face import YoloFace
@@ -30,6 +32,10 @@ class Faces(Scan):
     stride: int = 5  # frames from one that is always looked at to the next; 1: all (benchmarks/README.md)
     still: float = 0.1  # box sides: a face that moved or grew less than this between two of them is interpolated
     batch: int = 1  # on a CPU a batch only costs (performance notes: 20.2 ms alone, 23.7 ms in a batch of 16)
+    keep_mb: int = 1024  # of a source's pictures around the face, which steps/crop need not decode again; 0: none
+    keep_sides: float = (
+        2.0  # the square that is kept, in sides of the face box: steps/crop cuts 1.7, a little beside it
+    )
 
     @cached_property
     def model(self) -> "YoloFace":
@@ -42,7 +48,7 @@ class Faces(Scan):
         return self.size
 
     def watch(self, clip: Clip) -> Watcher:
-        return FaceWatcher(self, scale=max(clip.source.probe.width, clip.source.probe.height))
+        return FaceWatcher(self, clip.source)
 
 
 @dataclass(slots=True)
@@ -51,20 +57,26 @@ class Look:
 
     frame: int
     picture: np.ndarray | None
+    decoded: VideoFrame | None  # while there is room to keep a part of it
     faces: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))  # [N, 5] source pixels
 
 
 @dataclass
 class FaceWatcher(Watcher):
     step: Faces
-    scale: int  # source pixels on the longer side
+    source: Source
     looks: list[Look] = field(default_factory=list)
     order: list[int] = field(default_factory=list)  # for each grid frame its picture in `looks`
     anchors: list[int] = field(default_factory=list)  # in `looks`: those always looked at, from the last closed one on
+    last: np.ndarray | None = None  # the largest face that was settled last
+    waiting: int = 0  # bytes of the frames that are held
+    full: bool = False
 
-    def see(self, i: int, picture: np.ndarray, repeated: bool) -> None:
-        if not repeated:
-            self.looks.append(Look(i, picture))
+    def see(self, i: int, frame: VideoFrame, picture: np.ndarray, repeated: bool) -> None:
+        if repeated:
+            self.source.regions.repeat(i)
+        else:
+            self.looks.append(Look(i, picture, frame if self.has_room(frame) else None))
             if not self.anchors or i - self.looks[self.anchors[-1]].frame >= self.step.stride:
                 self.anchors.append(len(self.looks) - 1)
                 if len(self.anchors) > self.step.batch:
@@ -86,7 +98,7 @@ class FaceWatcher(Watcher):
         self.detect([k for a, b in between if (a, b) not in held for k in range(a + 1, b)])
         for a, b in held:
             for look in self.looks[a + 1 : b]:
-                look.faces, look.picture = interpolated(self.looks[a], self.looks[b], look.frame), None
+                self.settle(look, interpolated(self.looks[a], self.looks[b], look.frame))
         self.anchors = self.anchors[-1:]
 
     def detect(self, which: list[int]) -> None:
@@ -94,15 +106,36 @@ class FaceWatcher(Watcher):
             looks = [self.looks[k] for k in which[first : first + self.step.batch]]
             pictures = [look.picture for look in looks if look.picture is not None]
             for look, boxes in zip(looks, self.step.model.detect(pictures), strict=True):
-                look.faces = boxes.copy()
-                look.faces[:, :4] *= self.scale / max(pictures[0].shape[:2])
-                look.picture = None
+                faces = boxes.copy()
+                faces[:, :4] *= max(self.source.probe.width, self.source.probe.height) / max(pictures[0].shape[:2])
+                self.settle(look, faces)
+
+    def settle(self, look: Look, faces: np.ndarray) -> None:
+        """Knows the faces of a picture; of the frame, keeps what lies around the largest, or where one was last."""
+        self.last = faces[0, :4] if len(faces) else self.last
+        if look.decoded is not None:
+            self.waiting -= size_of(look.decoded)
+            if self.last is not None:
+                region = Region.of(look.decoded, self.last, self.step.keep_sides, self.source.probe)
+                self.source.regions.keep(look.frame, region)
+        look.faces, look.picture, look.decoded = faces, None, None
+
+    def has_room(self, frame: VideoFrame) -> bool:
+        """Whether a decoded frame may wait until its faces are known; once there is no room, none has."""
+        self.full |= self.source.regions.bytes + self.waiting + size_of(frame) > self.step.keep_mb * 1e6
+        self.waiting += 0 if self.full else size_of(frame)
+        return not self.full
 
     def holds_still(self, a: Look, b: Look) -> bool:
         """Whether the largest face needs no look between the two: there is none, or the same in the same place."""
         if len(a.faces) and len(b.faces):
             return bool(movement(np.stack([a.faces[0, :4], b.faces[0, :4]]))[0] <= self.step.still)
         return len(a.faces) == len(b.faces)
+
+
+def size_of(frame: VideoFrame) -> int:
+    """Bytes of a decoded frame."""
+    return sum(plane.buffer_size for plane in frame.planes)
 
 
 def interpolated(a: Look, b: Look, frame: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+from av.video.frame import VideoFrame
 
 from curation.clip import Clip
 from curation.stage import Scan, Watcher
@@ -46,7 +47,7 @@ class ShotWatcher(Watcher):
             min_content_val=self.settings.min_content,
         )
 
-    def see(self, i: int, picture: np.ndarray, repeated: bool) -> None:
+    def see(self, i: int, frame: VideoFrame, picture: np.ndarray, repeated: bool) -> None:
         from scenedetect.common import FrameTimecode
 
         if repeated:  # a frame held by a slow or variable rate would halve the average that a cut is measured against

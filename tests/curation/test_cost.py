@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from av.video.frame import VideoFrame
 import pipelines
 from curation.source import Curated, curate, identify
 from curation.stage import Stage, build_stages
+from curation.steps.faces import Faces
+from manifests.ledger import part_path
 from media import frames
 from media.probe import Limits
 from models.face_landmarks import FaceLandmarks
@@ -61,18 +64,33 @@ def curated(video: Path, stages: list[Stage], output: Path) -> Curated:
     return curate(identify(video, Limits()), stages, output, Limits(), "")
 
 
-def test_a_kept_source_is_decoded_twice_and_its_face_looked_for_in_every_fifth_frame(
+def test_a_kept_source_is_decoded_once_and_its_face_looked_for_in_every_fifth_frame(
     counted: Counter[str], stages: list[Stage], talkers: Callable[..., Path], tmp_path: Path
 ) -> None:
     found = curated(talkers("talker_a") / "talker_a.mp4", stages, tmp_path)
     shown, keyframes = found.source["frames"], 3
     kept = sum(clip["end_frame"] - clip["start_frame"] for clip in found.clips if clip["kept"])
     assert kept > 0.9 * shown
-    assert counted["decoded"] <= 1.02 * (shown + kept)  # once for all scans, once for the crop
+    assert counted["decoded"] <= shown + 1
     assert counted["scaled"] <= shown + keyframes
     assert shown / 5 <= counted["detector"] <= shown / 5 + 1 + keyframes
     assert counted["landmarks"] == kept
     assert counted["whisper"] == 1  # window of 30 s
+
+
+def test_what_there_was_no_room_for_is_decoded_again_to_the_same_bytes(
+    counted: Counter[str], stages: list[Stage], talkers: Callable[..., Path], tmp_path: Path
+) -> None:
+    video, parts = talkers("talker_a") / "talker_a.mp4", []
+    for keep_mb in (0, 100, 1024):
+        counted.clear()
+        some = [replace(stage, keep_mb=keep_mb) if isinstance(stage, Faces) else stage for stage in stages]
+        found = curated(video, some, tmp_path / str(keep_mb))
+        parts.append(part_path(tmp_path / str(keep_mb), found.source["source_id"]).read_bytes())
+        shown = found.source["frames"]
+        assert {0: 1.8 * shown, 100: shown + 20}.get(keep_mb, 0) <= counted["decoded"]
+        assert counted["decoded"] <= {0: 2.1 * shown, 100: 2 * shown}.get(keep_mb, shown + 1)
+    assert parts[0] == parts[1] == parts[2]
 
 
 @pytest.mark.parametrize("name", ["silence", "no_audio"])

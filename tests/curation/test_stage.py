@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,7 +157,7 @@ class Look(Scan):
 class LookWatcher(Watcher):
     seen: list[tuple[int, int, bool]] = field(default_factory=list)
 
-    def see(self, i: int, picture: np.ndarray, repeated: bool) -> None:
+    def see(self, i: int, frame: VideoFrame, picture: np.ndarray, repeated: bool) -> None:
         self.seen.append((i, number_of(picture), repeated))
 
     def finish(self, clip: Clip) -> Clip:
@@ -174,10 +175,10 @@ def test_neighbouring_scans_share_one_decode(tmp_path: Path, monkeypatch: pytest
 
     def counted(*given: Any, **named: Any) -> Any:
         decodes.append(given)
-        return scan(*given, **named)
+        return reader(*given, **named)
 
-    scan = curation.stage.scan
-    monkeypatch.setattr(curation.stage, "scan", counted)
+    reader = curation.stage.GridReader
+    monkeypatch.setattr(curation.stage, "GridReader", counted)
     clip = filmed(write_video(tmp_path / "a.mp4", Pictures(6, fps=12)))
     (seen,) = run(clip, Look(), Look())
     assert len(decodes) == 1
@@ -213,7 +214,7 @@ def test_a_dropped_source_can_still_be_scanned_for_its_scores(tmp_path: Path) ->
 
 def test_a_source_of_which_no_frame_decodes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = filmed(write_video(tmp_path / "a.mp4", Pictures(5)))
-    monkeypatch.setattr(curation.stage, "scan", lambda *_, **__: iter(()))
+    monkeypatch.setattr(curation.stage.GridReader, "frames", lambda _: iter(()))
     with pytest.raises(MediaError) as caught:
         run(clip, Look())
     assert caught.value.reason == "error:decode"

@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 import weights
 from curation.stage import Watcher
@@ -35,7 +36,7 @@ def test_boxes_come_back_in_order_in_source_pixels_whatever_the_batch(batch: int
     pictures = [np.full((180, 320, 3), w, np.uint8) for w in (30, 0, 50, 60, 70)]
     shown = [0, 1, 1, 2, 3, 3, 4]  # some are held for two grid frames
     for i, k in enumerate(shown):
-        looking.see(i, pictures[k], repeated=i > 0 and shown[i - 1] == k)
+        looking.see(i, frame(), pictures[k], repeated=i > 0 and shown[i - 1] == k)
     track = looking.finish(clip_of(7)).track
     assert track is not None
     assert (track.boxes[:, 2] - track.boxes[:, 0]).tolist() == [60, 0, 0, 100, 120, 120, 140]  # 640 over 320
@@ -44,11 +45,16 @@ def test_boxes_come_back_in_order_in_source_pixels_whatever_the_batch(batch: int
     assert sum(detector.batches) == 5 and max(detector.batches) <= batch
 
 
+def frame() -> VideoFrame:
+    """A decoded frame of the source that `clip_of` invents."""
+    return VideoFrame.from_ndarray(np.zeros((540, 640), np.uint8), "yuv420p")
+
+
 def seen(widths: list[int], batch: int = 1, stride: int = 5) -> tuple[list[float], int]:
     """Widths of the track in source pixels, twice those of the pictures, and how many pictures the detector saw."""
     looking, detector = watcher(batch, stride)
     for i, width in enumerate(widths):
-        looking.see(i, np.full((180, 320, 3), width, np.uint8), repeated=False)
+        looking.see(i, frame(), np.full((180, 320, 3), width, np.uint8), repeated=False)
     track = looking.finish(clip_of(len(widths))).track
     assert track is not None
     return (track.boxes[:, 2] - track.boxes[:, 0]).tolist(), sum(detector.batches)
@@ -71,9 +77,26 @@ def test_where_a_face_moves_comes_or_goes_every_frame_is_looked_at(batch: int) -
 def test_pictures_that_are_shown_long_are_all_looked_at() -> None:
     looking, detector = watcher(1, stride=5)
     for i in range(40):
-        looking.see(i, np.full((180, 320, 3), 100, np.uint8), repeated=i % 8 > 0)
+        looking.see(i, frame(), np.full((180, 320, 3), 100, np.uint8), repeated=i % 8 > 0)
     looking.finish(clip_of(40))
     assert sum(detector.batches) == 5
+
+
+@pytest.mark.parametrize(("stride", "batch"), [(1, 1), (5, 1), (5, 3)])
+@pytest.mark.parametrize("keep_mb", [0.0, 1.0, 100.0])
+def test_what_lies_around_the_face_is_kept_while_there_is_room(stride: int, batch: int, keep_mb: float) -> None:
+    clip = clip_of(40)
+    step = Faces(batch=batch, stride=stride, keep_mb=keep_mb, keep_sides=2.0)  # type: ignore[arg-type]
+    step.__dict__["model"] = Bright()
+    looking = step.watch(clip)
+    for i in range(40):  # 20 pictures, a face in 15 of them
+        looking.see(i, frame(), np.full((180, 320, 3), 50 if i < 30 else 0, np.uint8), repeated=i % 2 == 1)
+        assert clip.source.regions.bytes <= keep_mb * 1e6
+    looking.finish(clip)
+    square = np.tile(np.array([0, 0, 100, 100], np.float32), (40, 1))
+    kept = len(clip.source.regions.crops(0, square, 32, clip.source.probe))
+    assert kept == {0.0: 0, 100.0: 40}.get(keep_mb, kept)
+    assert keep_mb != 1.0 or 0 < kept < 40
 
 
 def test_the_largest_face_is_tracked_and_the_second_is_measured() -> None:
@@ -104,7 +127,7 @@ def test_a_real_face_is_found_in_source_pixels() -> None:
     assert photograph is not None
     scaled = cv2.resize(photograph[..., ::-1], (320, 180), interpolation=cv2.INTER_AREA)  # of a source of 640 x 360
     looking = Faces(size=320).watch(clip_of(1))
-    looking.see(0, scaled, repeated=False)
+    looking.see(0, frame(), scaled, repeated=False)
     track = looking.finish(clip_of(1)).track
     assert track is not None
     np.testing.assert_allclose(track.boxes[0], np.array([913, 97, 1055, 278]) / 2, atol=8)
