@@ -279,9 +279,7 @@ def plane_square(square: np.ndarray, shape: tuple[int, ...], probe: Probe) -> np
 
 
 def resized(plane: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(
-        plane, (size, size), interpolation=cv2.INTER_AREA if plane.shape[0] >= size else cv2.INTER_CUBIC
-    )
+    return cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA if plane.shape[0] >= size else cv2.INTER_CUBIC)
 
 
 def planes_of(frame: VideoFrame) -> Planes:
