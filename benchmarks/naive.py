@@ -7,7 +7,8 @@ new ones, four lossy generations in all. It runs on one thread, with the network
 profile, so that it keeps what the profile keeps; where LatentSync has SyncNet and HyperIQA, the profile's lip probe and
 filters stand. Stages, as they are timed:
 
-resample     to 25 fps and 16 kHz: x264 medium, crf 23 (ffmpeg's defaults)
+resample     to 25 fps and 16 kHz: x264 medium, crf 23 (ffmpeg's defaults); LatentSync copies the pictures of a source
+             that has 25 fps already, so for such a corpus this line is to be left out (`curation.py` prints both)
 shots        PySceneDetect on every frame; each piece encoded anew, veryfast, crf 22 (PySceneDetect's defaults)
 segments     pieces of at most `steps/windows.max_s`, copied between keyframes
 faces        Ultralytics' predict() on every whole frame by itself, 640 pixels; crops encoded anew, crf 13
@@ -16,8 +17,9 @@ quality      the frames read again; the profile's quality filters
 whisper      each clip padded to 30 s, OpenAI's package
 lip_audio    the lip probe over all clips; what is kept is encoded a fourth time, with its sound shifted, crf 23
 
-In favour of the usual way: frames are read once where detection and cropping need them, no second face detection before
-the sync measure (LatentSync runs S3FD there), quality on the profile's few frames, networks loaded before the clock.
+In favour of the usual way: frames are read once where detection and cropping need them; the crops are encoded once
+(LatentSync does it twice, and twice more before its sync measure); no second face detection (it runs S3FD there) and
+no SyncNet for every frame; networks loaded before the clock. Against it: the last encoding, which it does as a copy.
 """
 
 import os

@@ -1,14 +1,15 @@
 """What a second worker gains, and whether a source-hour costs the same after many: the real command on one corpus.
 
     python benchmarks/scaling.py --quick
-    python benchmarks/scaling.py --hours 10 --work FOLDER [--json FILE]
+    python benchmarks/scaling.py --workers 2 --hours 0.167 1 10 --dropped 90 --work FOLDER [--json FILE]
 
 workers      the same sources with one worker and with two: wall time from handing out the first source to the end of
              the last one, so without Ray's start, the loading of networks, corpus, packing and report; also the seconds
              that workers spent inside sources. On a machine with other work the ratio says little: see its load.
 hours        the same talkers again and again, with a number behind each copy so that no two are the same file: CPU
              seconds of all processes per source-hour, and the same without what a run costs anyway (a line through the
-             points). Nothing is encoded; a source-hour takes 0.9 GB, and its output 0.2 GB.
+             points). With the most workers; of the sources `--dropped` per cent have no speech or no face, in turn.
+             Nothing is encoded; a source-hour takes 0.9 GB, and its output up to 0.2 GB.
 overhead     of the driver: `python benchmarks/driver.py` (milliseconds a source, with nothing to curate).
 """
 
@@ -17,8 +18,8 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from itertools import cycle, islice
+from collections.abc import Mapping, Sequence
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import numpy as np
 from benchmarks.command import Ran, run_command
 from benchmarks.memory import numbered
 from benchmarks.result import write_json
-from benchmarks.sources import KEPT, build, talkers
+from benchmarks.sources import KEPT, NO_FACE, NO_SPEECH, build, talkers
 from media.probe import FPS
 
 SETTINGS = ["filters/lip_audio.keep_unknown=true"]  # a corpus too small to fit the lip probe on keeps its clips
@@ -83,18 +84,26 @@ def gain(rows: Sequence[dict[str, Any]], name: str) -> float:
     return float(one / many)
 
 
-def by_hours(videos: Sequence[Path], seconds: float, hours: Sequence[float], folder: Path) -> list[dict[str, float]]:
+def mixed(sources: Mapping[str, Sequence[Path]], dropped: float) -> list[Path]:
+    """Sources in an order in which this share of any stretch has no speech or no face."""
+    others = cycle(chain.from_iterable(zip(sources[NO_SPEECH], sources[NO_FACE], strict=True)))
+    return [file for kept in sources[KEPT] for file in (kept, *islice(others, round(dropped / (1 - dropped))))]
+
+
+def by_hours(
+    videos: Sequence[Path], seconds: float, hours: Sequence[float], workers: int, folder: Path
+) -> list[dict[str, float]]:
     rows = []
     for wanted in hours:
         sources = copies(videos, max(1, round(3600 * wanted / seconds)), folder / "copies")
-        ran = run_command(sources, folder / "out", 1, SETTINGS)
+        ran = run_command(sources, folder / "out", workers, SETTINGS)
         found = hours_of(ran)
         row = {"hours": found, "sources": len(sources), "cpu_s": ran.cpu_s, "cpu_s_per_hour": ran.cpu_s / found}
-        row |= {"worker_peak_mb": ran.worker_peak_mb, "driver_peak_mb": ran.driver_peak_mb}
+        row |= {"wall_s": ran.wall_s, "worker_peak_mb": ran.worker_peak_mb, "driver_peak_mb": ran.driver_peak_mb}
         rows.append(row)
         print(
             f"{found:6.2f} h in {len(sources):5d} sources: {ran.cpu_s:8.1f} CPU s, {row['cpu_s_per_hour']:7.1f} per "
-            f"source-hour; peaks: worker {ran.worker_peak_mb:.0f} MB, driver {ran.driver_peak_mb:.0f} MB",
+            f"source-hour, {ran.wall_s:.0f} s; peaks: worker {ran.worker_peak_mb:.0f} MB, driver {ran.driver_peak_mb:.0f} MB",
             flush=True,
         )
         shutil.rmtree(folder / "out")
@@ -105,6 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--hours", type=float, nargs="*", default=[1 / 6, 0.5, 1.0])
+    parser.add_argument("--dropped", type=float, default=0.0, metavar="PER CENT", help="of the hours, early")
     parser.add_argument("--rounds", type=int, default=2, help="of the workers (default: %(default)s)")
     parser.add_argument("--talkers", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each source (default: %(default)s)")
@@ -117,8 +127,10 @@ def main() -> int:
     numbers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        videos = build(options.work or folder, talkers(options.talkers), HEIGHT, options.seconds)[KEPT]
-        if options.workers:
+        place, dropped = options.work or folder, options.talkers if options.dropped else 0
+        built = build(place, talkers(options.talkers), HEIGHT, options.seconds, dropped)
+        videos = built[KEPT]
+        if len(options.workers) > 1:
             count = 4 * max(options.workers)  # equal sources that end together
             sources = copies(videos, count, folder / "equal")
             rows = numbers["workers"] = by_workers(sources, options.workers, options.rounds, folder)
@@ -126,7 +138,8 @@ def main() -> int:
             print(f"{max(options.workers)} workers are {numbers['gain']:.2f} times as fast as one", end=" ")
             print(f"({numbers['gain_in_sources']:.2f} by the time inside sources)")
         if options.hours:
-            rows = numbers["hours"] = by_hours(videos, options.seconds, options.hours, options.work or folder)
+            videos, workers = mixed(built, options.dropped / 100), max(options.workers or [1])
+            rows = numbers["hours"] = by_hours(videos, options.seconds, options.hours, workers, place)
             if len(rows) > 1:
                 slope, start = np.polyfit([row["hours"] for row in rows], [row["cpu_s"] for row in rows], 1).tolist()
                 numbers |= {"cpu_s_per_hour": slope, "cpu_s_of_a_run": start}
