@@ -103,7 +103,8 @@ def by_hours(
         rows.append(row)
         print(
             f"{found:6.2f} h in {len(sources):5d} sources: {ran.cpu_s:8.1f} CPU s, {row['cpu_s_per_hour']:7.1f} per "
-            f"source-hour, {ran.wall_s:.0f} s; peaks: worker {ran.worker_peak_mb:.0f} MB, driver {ran.driver_peak_mb:.0f} MB",
+            f"source-hour, {ran.wall_s:.0f} s; "
+            f"peaks: worker {ran.worker_peak_mb:.0f} MB, driver {ran.driver_peak_mb:.0f} MB",
             flush=True,
         )
         shutil.rmtree(folder / "out")
