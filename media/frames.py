@@ -223,13 +223,15 @@ def scaled(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
     return to_rgb(cv2.merge(resized), frame, probe)
 
 
-def read_crops(reader: GridReader, start_frame: int, squares: np.ndarray, size: int) -> np.ndarray:
+def read_crops(
+    reader: GridReader, start_frame: int, squares: np.ndarray, size: int, into: np.ndarray | None = None
+) -> np.ndarray:
     """The grid frames from `start_frame`, each cut to its square and resized: [T, size, size, 3] uint8 RGB.
 
-    `squares` is [T, 4] (x0, y0, x1, y1) in source pixels; parts outside the picture repeat its border. Raises
-    MediaError("error:decode") if the file ends before the last of them.
+    `squares` is [T, 4] (x0, y0, x1, y1) in source pixels; parts outside the picture repeat its border. `into` is the
+    array that is filled, if not a new one. Raises MediaError("error:decode") if the file ends before the last of them.
     """
-    crops, probe = np.empty((len(squares), size, size, 3), np.uint8), reader.probe
+    crops, probe = np.empty((len(squares), size, size, 3), np.uint8) if into is None else into, reader.probe
     done, last_frame, last_planes = 0, None, None
     for i, frame in reader.frames(start_frame, start_frame + len(squares)):
         if frame is not last_frame:

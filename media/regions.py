@@ -69,7 +69,7 @@ class Region:
 
 
 class Regions:
-    """The regions of one source by grid frame, up to a number of bytes: the first ones, until there is no more room."""
+    """The regions of one source by grid frame. Who keeps them minds their `bytes`."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -84,19 +84,17 @@ class Regions:
         """Grid frame i shows the picture of the one before it."""
         self._shown[i] = self._shown.get(i - 1, i - 1)
 
-    def crops(self, start_frame: int, squares: np.ndarray, size: int, probe: Probe) -> np.ndarray:
-        """The first of what `media.frames.read_crops` gives, [up to T, size, size, 3]: until too little was kept.
+    def crops(self, start_frame: int, squares: np.ndarray, probe: Probe, into: np.ndarray) -> int:
+        """As `media.frames.read_crops`, until too little was kept: how many of the crops are now there.
 
         Frames before the last one asked for are forgotten.
         """
         shown = [self._shown.get(i, i) for i in range(start_frame, start_frame + len(squares))]
         regions = [self._regions.get(i) for i in shown]
-        for i in range(start_frame, shown[-1]):
-            self._regions.pop(i, None)
-        crops = np.empty((len(squares), size, size, 3), np.uint8)
+        self._regions = {i: region for i, region in self._regions.items() if i >= shown[-1]}
         for t, (region, square) in enumerate(zip(regions, squares, strict=True)):
-            crop = region.crop(square, probe, size) if region is not None else None
+            crop = region.crop(square, probe, into.shape[1]) if region is not None else None
             if crop is None:
-                return crops[:t]
-            crops[t] = crop
-        return crops
+                return t
+            into[t] = crop
+        return len(squares)

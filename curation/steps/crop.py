@@ -27,15 +27,14 @@ class Crop(Step):
         assert clip.track is not None, "steps/crop needs steps/faces and steps/stable_spans before it"
         probe = clip.source.probe
         cutouts = squares(clip.track.boxes, self.expansion, self.smooth_frames, probe.width, probe.height)
-        frames = clip.source.regions.crops(clip.start_frame, cutouts, self.size, probe)
-        done = len(frames)
-        if done < len(cutouts):
+        frames = np.empty((len(clip), self.size, self.size, 3), np.uint8)
+        done = clip.source.regions.crops(clip.start_frame, cutouts, probe, into=frames)
+        if done < len(clip):
             try:
-                rest = read_crops(clip.source.reader, clip.start_frame + done, cutouts[done:], self.size)
+                read_crops(clip.source.reader, clip.start_frame + done, cutouts[done:], self.size, into=frames[done:])
             except MediaError as error:
                 yield clip.dropped(error.reason, str(error))
                 return
-            frames = np.concatenate([frames, rest])
         crop_px = float(sorted(cutouts[:, 2] - cutouts[:, 0])[len(cutouts) // 2])
         boxes = within(clip.track.boxes, cutouts, self.size)
         yield replace(clip, frames=frames, crop_boxes=boxes).measured({"crop_px": crop_px})
