@@ -298,6 +298,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", type=int, default=3)
     found.add_argument("--sources", type=int, default=len(TALKERS), help="talkers (default: %(default)s)")
     found.add_argument("--seconds", type=float, default=45.0, help="of each source (default: %(default)s)")
+    found.add_argument("--fill", type=float, default=1.0, help="share of the height that a talker takes (default: 1)")
     found.add_argument("--naive", action=argparse.BooleanOptionalAction, default=True)
     found.add_argument("--command", action=argparse.BooleanOptionalAction, default=True, help="run.py once, and naive")
     found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -322,7 +323,8 @@ def main() -> int:
     numbers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sources = {h: build(options.work or folder, videos, h, options.seconds, dropped) for h in options.sizes}
+        place = options.work or folder
+        sources = {h: build(place, videos, h, options.seconds, dropped, options.fill) for h in options.sizes}
         sizes = [measure_size(profile, h, files, options.rounds, folder / "out") for h, files in sources.items()]
         numbers["table"] = print_sizes(sizes, shares)
         numbers["stages"] = {f"{size.height}p": print_stages(size) for size in sizes}

@@ -53,20 +53,26 @@ def talkers(count: int) -> list[Path]:
 
 
 def build(
-    folder: Path, videos: Sequence[Path], height: int, seconds: float, dropped: int = 0, mbits: float | None = None
+    folder: Path, videos: Sequence[Path], height: int, seconds: float, dropped: int = 0, fill: float = 1.0
 ) -> dict[str, list[Path]]:
-    """A source of each video, and `dropped` without speech and as many without a face: kind -> files."""
-    rate = mbits or MBITS.get(height) or MBITS[1080] * height / 1080
-    place = folder / f"{height}p"
+    """A source of each video, and `dropped` without speech and as many without a face: kind -> files.
+
+    The videos take the share `fill` of the picture's height, before a grey wall.
+    """
+    rate = MBITS.get(height) or MBITS[1080] * height / 1080
+    place = folder / (f"{height}p" if fill == 1 else f"{height}p-{fill:g}")
     place.mkdir(parents=True, exist_ok=True)
-    short: dict[str, list[Path]] = {KEPT: [scaled(video, place, height, rate) for video in videos]}
+    short: dict[str, list[Path]] = {KEPT: [scaled(video, place, height, rate, fill) for video in videos]}
     short[NO_SPEECH] = [without_speech(video, i) for i, video in enumerate(short[KEPT][:dropped])]
     short[NO_FACE] = [without_face(video, i, height, rate) for i, video in enumerate(short[KEPT][:dropped])]
     return {kind: [repeated(file, seconds) for file in files] for kind, files in short.items()}
 
 
-def scaled(video: Path, folder: Path, height: int, mbits: float) -> Path:
-    pictures = ("-vf", f"scale=-2:{height}:flags=bicubic,fps=25", *ENCODING, "-b:v", f"{mbits}M")
+def scaled(video: Path, folder: Path, height: int, mbits: float, fill: float) -> Path:
+    frame = f"scale=-2:{2 * round(height * fill / 2)}:flags=bicubic,fps=25"
+    if fill < 1:  # on a wall with the grain of a camera, which takes its share of the bits
+        frame += f",pad={height * 16 // 9}:{height}:(ow-iw)/2:oh-ih:gray,noise=alls=4:allf=t"
+    pictures = ("-vf", frame, *ENCODING, "-b:v", f"{mbits}M")
     sound = ("-af", f"atrim=end={probe(video).duration_s - 2 * AAC_FRAME_S:.3f}", *AAC)  # or the next turn starts late
     return made(folder / f"{video.stem}.mp4", "-i", video, *pictures, *sound)
 
