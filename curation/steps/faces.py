@@ -1,8 +1,10 @@
-"""The largest face of every frame (paper, appendix A), by a YOLO detector on scaled frames; boxes only are kept.
+"""The largest face of every frame (paper, appendix A), by a YOLO detector on scaled frames.
 
 Most frames of a talking head lie between two others that show the same face in nearly the same place. So every
 `stride`-th frame is looked at; between two of them the face is interpolated where it hardly moved, and looked for in
 every frame elsewhere: where it comes, goes, moves, or where another becomes the largest.
+
+Of the decoded frames, what lies around that face is kept as far as memory goes: `steps/crop` need not decode it again.
 """
 
 from dataclasses import dataclass, field, replace
