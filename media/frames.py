@@ -219,9 +219,8 @@ def scaled(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
     scale = min(1.0, long_side / max(probe.width, probe.height))
     size = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
     planes = upright(planes_of(frame), probe.rotation)
-    return to_rgb(
-        cv2.merge([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in planes]), frame, probe
-    )
+    small = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in planes]
+    return to_rgb(cv2.merge(small), frame, probe)
 
 
 def read_crops(
