@@ -76,7 +76,7 @@ class FaceWatcher(Watcher):
         if repeated:
             self.source.regions.repeat(i)
         else:
-            self.looks.append(Look(i, picture, frame if self.has_room(frame) else None))
+            self.looks.append(Look(i, picture, self.admitted(frame)))
             if not self.anchors or i - self.looks[self.anchors[-1]].frame >= self.step.stride:
                 self.anchors.append(len(self.looks) - 1)
                 if len(self.anchors) > self.step.batch:
@@ -120,11 +120,13 @@ class FaceWatcher(Watcher):
                 self.source.regions.keep(look.frame, region)
         look.faces, look.picture, look.decoded = faces, None, None
 
-    def has_room(self, frame: VideoFrame) -> bool:
-        """Whether a decoded frame may wait until its faces are known; once there is no room, none has."""
+    def admitted(self, frame: VideoFrame) -> VideoFrame | None:
+        """The decoded frame, to wait until its faces are known, or None from where there is no more room for one."""
         self.full |= self.source.regions.bytes + self.waiting + size_of(frame) > self.step.keep_mb * 1e6
-        self.waiting += 0 if self.full else size_of(frame)
-        return not self.full
+        if self.full:
+            return None
+        self.waiting += size_of(frame)
+        return frame
 
     def holds_still(self, a: Look, b: Look) -> bool:
         """Whether the largest face needs no look between the two: there is none, or the same in the same place."""
