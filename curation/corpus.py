@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from curation.clip import KEPT
 from curation.ledger import Ledger
 from curation.source import finite
 from curation.stage import CorpusFilter, Stage, documented
+from curation.verdicts import judge
 from manifests.ledger import part_path
+from manifests.schema import KEPT
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
 from media.probe import FPS
@@ -48,7 +49,7 @@ def finish(
     for stage in stages:
         if isinstance(stage, CorpusFilter):
             say(f"{stage.name}: {sum(clip['kept'] for clip in clips)} clips")
-            judge(stage, clips, parts, output, ledger)
+            apply_corpus_filter(stage, clips, parts, output, ledger)
     sources = [recounted(each.source, each.clips) for each in curated]
     kept = {clip["key"]: clip for clip in clips if clip["kept"]}
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
@@ -104,7 +105,7 @@ def drop_parts(
     say(f"{len(removed):,} parts removed, {size / 1e9:.1f} GB{later}")
 
 
-def judge(
+def apply_corpus_filter(
     stage: CorpusFilter, clips: list[dict[str, Any]], parts: Mapping[str, Path], output: Path, ledger: Ledger
 ) -> None:
     """Adds a corpus filter's scores to the rows, and drops what it rejects.
@@ -119,11 +120,11 @@ def judge(
     found = stage.measure_all(waiting, read, output, fitted=bool(settled)) if waiting else {}
     for key, clip in sorted(sampled.items()):
         clip.update(settled.get(key) or found[key])
-        verdict = stage.decide({**clip, "duration_s": (clip["end_frame"] - clip["start_frame"]) / FPS})
+        verdict = judge({**clip, "duration_s": (clip["end_frame"] - clip["start_frame"]) / FPS}, [stage])
         if clip["kept"] and verdict.keep:
             clip["audio_shift_frames"] += stage.shift_frames(clip)
         elif clip["kept"]:
-            clip.update(kept=False, reason=verdict.reason, stage=stage.name, detail=verdict.detail or None)
+            clip.update(verdict.columns())
     known = {key: row for key, row in found.items() if sampled[key]["kept"] or not stage.undecided(row)}
     ledger.settle(stage.name, known)
 

@@ -212,7 +212,7 @@ def changed_thresholds(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     restored, changed = deepcopy(new), []
     for before, after in zip(old["profile"]["stages"], restored["profile"]["stages"], strict=False):
         for name in before.keys() & after.keys():
-            for key in sorted(before[name].keys() & set(getattr(pipelines.stage_class(name), "THRESHOLDS", ()))):
+            for key in sorted(before[name].keys() & pipelines.stage_class(name).deciding_settings()):
                 if before[name][key] != after[name][key]:
                     changed.append(f"{name}.{key}={yaml.safe_dump(after[name][key]).splitlines()[0]}")
                     after[name][key] = before[name][key]

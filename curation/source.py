@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from curation.clip import KEPT, Clip, Source
+from curation.clip import Clip, Source
 from curation.filters.audible import voice_of
 from curation.stage import Stage, Timer, run_stages
 from manifests.ledger import part_path
+from manifests.schema import KEPT
 from manifests.writer import main_reason
 from media.audio import SAMPLE_RATE
 from media.encode import encode_flac, encode_mp4
@@ -201,18 +202,13 @@ def finite(scores: dict[str, float]) -> dict[str, float | None]:
 
 
 def clip_row(clip: Clip) -> dict[str, Any]:
-    verdict = clip.verdict
     return {
         "key": clip.key,
         "source_id": clip.source.id,
         "source": str(clip.source.path),
         "start_frame": clip.start_frame,
         "end_frame": clip.end_frame,
-        "kept": verdict.keep,
-        "reason": verdict.reason,
-        "stage": verdict.stage or None,
-        "detail": verdict.detail or None,
-        "remainder": verdict.remainder or None,
+        **clip.verdict.columns(),
         "audio_shift_frames": clip.audio_shift_frames,
         **scores_of(clip),
     }

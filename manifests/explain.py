@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from manifests.limits import Limit, limits_of, nearest_limits, read_recipe, stages_of
+from manifests.limits import Threshold, limits_of, nearest_limits, read_recipe, stages_of
 from manifests.page import data_uri, environment
 from manifests.pictures import thumbnail
 from manifests.reader import ManifestError, read_clips, read_run_notes, read_sources
@@ -46,7 +46,7 @@ Row = Mapping[str, Any]
 class Comparison:
     """One number of a clip against its threshold."""
 
-    limit: Limit
+    limit: Threshold
     value: float
     bound: float
     headroom: float
@@ -254,7 +254,7 @@ def draw_timeline(panel: Axes, found: Explained) -> None:
     panel.set_yticks([])
 
 
-def draw_limit(panel: Axes, found: Explained, limit: Limit) -> None:
+def draw_limit(panel: Axes, found: Explained, limit: Threshold) -> None:
     """A score as a step over the spans, red where it is beyond its threshold, which is dashed."""
     for span in found.spans:
         for each in span.compared:

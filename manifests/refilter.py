@@ -24,6 +24,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from curation.stage import CorpusFilter, Filter, Stage
+from curation.verdicts import KEEP, Verdict, drop, judge
 from manifests.ledger import part_path
 from manifests.limits import ORIGIN, read_recipe, run_folder, stages_of
 from manifests.reader import ManifestError, read_clips, read_run_notes, read_sources
@@ -39,7 +41,7 @@ from shards.table import TableError
 from shards.whole_file import TEMPORARY_PREFIX, whole_file
 
 Row = dict[str, Any]
-Stages = Mapping[str, Any]  # name -> stage, in the order of work
+Stages = Mapping[str, Stage]  # by name, in the order of work
 PACKING = ("seed", "shard_bytes")  # settings of the profile that decide how shards are filled, and nothing else
 SHOWN = 10
 
@@ -50,14 +52,6 @@ class RefilterError(ValueError):
 
 class NotMeasured(Exception):
     """A clip reached a filter that never measured it; holds the filter's name."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    kept: bool
-    reason: str
-    stage: str | None
-    detail: str | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def refilter(output: Path, overrides: Sequence[str], to: Path, keep_fit: bool = 
     notes, clips, sources = read_run_notes(output), read_clips(output), read_sources(output)
     rows, before = records(clips), by_name(old)
     check_replay(rows, before, old["score_only"])
-    verdicts = judge(rows, by_name(new), new["score_only"], Path(f"{to}.recompute.csv"))
+    verdicts = replay_all(rows, by_name(new), new["score_only"], Path(f"{to}.recompute.csv"))
     if not (keep_fit or new["score_only"]):
         check_fit(rows, verdicts, before)
     changed = [applied(row, verdict, before) for row, verdict in zip(rows, verdicts, strict=True)]
@@ -120,8 +114,10 @@ def check_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for (name, stage), was, now in zip(by_name(old).items(), before["stages"], after["stages"], strict=True):
         settings, changed = was[name], now[name]
         for key in settings:
-            if settings[key] != changed[key] and key not in getattr(stage, "THRESHOLDS", ()):
-                what = "what is measured" if hasattr(stage, "decide") else "how sources are cut or what is made of them"
+            if settings[key] != changed[key] and key not in stage.deciding_settings():
+                what = (
+                    "what is measured" if isinstance(stage, Filter) else "how sources are cut or what is made of them"
+                )
                 raise RefilterError(
                     f"{stage.name}.{key}: changes {what}, which stored scores cannot tell; curate again"
                 )
@@ -142,40 +138,43 @@ def check_replay(rows: Sequence[Row], stages: Stages, score_only: bool) -> None:
     for row in rows:
         try:
             verdict = replay(row, stages, score_only)
-            told = f"{verdict.reason} ({verdict.stage})"
+            stated = f"{verdict.reason} ({verdict.stage})"
         except (NotMeasured, KeyError) as error:
-            verdict, told = None, f"no number of {error.args[0]}"
-        if verdict is None or (verdict.reason, verdict.stage or "") != (row["reason"], text(row["stage"])):
+            verdict, stated = None, f"no number of {error.args[0]}"
+        if verdict is None or (verdict.reason, verdict.stage) != (row["reason"], text(row["stage"])):
             raise RefilterError(
                 f"{row['source']} {row['start_s']:.2f} s: is {row['reason']} ({text(row['stage'])}), and its scores "
-                f"say {told}: its verdict is of other code or of another recipe (--fork); curate again"
+                f"say {stated}: its verdict is of other code or of another recipe (--fork); curate again"
             )
 
 
 def replay(row: Row, stages: Stages, score_only: bool) -> Verdict:
     """The verdict on a row by these stages, from its scores. Raises NotMeasured."""
     if not row["kept"] and text(row["stage"]) == "":  # an error or a duplicate, which no filter saw
-        return Verdict(False, row["reason"], None, text(row["detail"]) or None)
-    left, reason = left_aside(row)
+        return drop(row["reason"], text(row["detail"]))
+    left = left_aside(row)
+    verdict = judge(row, measured_filters(row, stages, score_only, left.stage))
+    return left if verdict.keep and left.stage in stages else verdict
+
+
+def left_aside(row: Row) -> Verdict:
+    """The verdict of the step that cut this row off; KEEP if none did."""
+    if text(row["stage"]).startswith("steps/"):
+        stage, reason = row["stage"], row["reason"]
+    else:
+        stage, _, reason = text(row.get("remainder")).partition(":")
+    return Verdict(False, reason, stage, text(row["detail"])) if stage else KEEP
+
+
+def measured_filters(row: Row, stages: Stages, score_only: bool, left: str) -> Iterator[Filter]:
+    """The filters before the step `left` that cut the row off. Raises NotMeasured at one that lacks its numbers."""
     for name, stage in stages.items():
         if name == left:
-            return Verdict(False, reason, left, text(row["detail"]) or None)
-        if not hasattr(stage, "decide"):
-            continue
-        if not (score_only or measured(row, name, stages)):
-            raise NotMeasured(name)
-        verdict = stage.decide(row)
-        if not verdict.keep:
-            return Verdict(False, verdict.reason, name, verdict.detail or None)
-    return Verdict(True, KEPT, None, None)
-
-
-def left_aside(row: Row) -> tuple[str, str]:
-    """The step that cut this row off, and its reason; empty if none did."""
-    if text(row["stage"]).startswith("steps/"):
-        return row["stage"], row["reason"]
-    stage, _, reason = text(row.get("remainder")).partition(":")
-    return stage, reason
+            return
+        if isinstance(stage, Filter):
+            if not (score_only or measured(row, name, stages)):
+                raise NotMeasured(name)
+            yield stage
 
 
 def measured(row: Row, name: str, stages: Stages) -> bool:
@@ -189,7 +188,7 @@ def reached(row: Row, name: str, stages: Stages) -> bool:
     return row["kept"] or row["stage"] in names[names.index(name) :]
 
 
-def judge(rows: Sequence[Row], stages: Stages, score_only: bool, listed: Path) -> list[Verdict]:
+def replay_all(rows: Sequence[Row], stages: Stages, score_only: bool, listed: Path) -> list[Verdict]:
     """The verdicts on all rows. Raises RefilterError, after writing the sources to curate again to `listed`."""
     verdicts, missing = [], []
     for row in rows:
@@ -221,9 +220,9 @@ def refusal(missing: Sequence[Missing], listed: Path) -> str:
 def check_fit(rows: Sequence[Row], verdicts: Sequence[Verdict], stages: Stages) -> None:
     """Raises RefilterError if a filter that is fitted on the run's own clips would now be fitted on others."""
     for name, stage in stages.items():
-        if not hasattr(stage, "measure_all") or stage.weights:
+        if not isinstance(stage, CorpusFilter) or not stage.fits_on_run():
             continue
-        pairs = zip(rows, map(vars, verdicts), strict=True)
+        pairs = zip(rows, (verdict.columns() for verdict in verdicts), strict=True)
         lost = sum(reached(old, name, stages) and not reached(new, name, stages) for old, new in pairs)
         if lost:
             raise RefilterError(
@@ -235,13 +234,13 @@ def check_fit(rows: Sequence[Row], verdicts: Sequence[Verdict], stages: Stages) 
 
 def applied(row: Row, verdict: Verdict, stages: Stages) -> Row:
     """A row with its new verdict, and its sound moved by what the filters that keep it ask for."""
-    shift = row["audio_shift_frames"]
-    for stage in stages.values() if shift is not None else ():
-        if hasattr(stage, "shift_frames"):
-            shift += stage.shift_frames(row) * (int(verdict.kept) - int(row["kept"]))
-    left, reason = left_aside(row)
-    remainder = f"{left}:{reason}" if left and left != verdict.stage else None
-    return {**row, **vars(verdict), "remainder": remainder, "audio_shift_frames": shift, "shard": None}
+    shift: int | None = row["audio_shift_frames"]
+    for stage in stages.values():
+        if isinstance(stage, CorpusFilter) and shift is not None:
+            shift += stage.shift_frames(row) * (int(verdict.keep) - int(row["kept"]))
+    left = left_aside(row)
+    remainder = f"{left.stage}:{left.reason}" if left.stage and left.stage != verdict.stage else None
+    return {**row, **verdict.columns(), "remainder": remainder, "audio_shift_frames": shift, "shard": None}
 
 
 def place_samples(

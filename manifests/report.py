@@ -27,7 +27,7 @@ import yaml
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from manifests.limits import NEAR, Limit, limits_of, nearest_limits, read_recipe, run_folder, stages_of
+from manifests.limits import NEAR, Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
 from manifests.page import as_json, data_uri, environment, hours
 from manifests.pictures import Album, Picture
 from manifests.reader import ManifestError, Notes, read_clips, read_run_notes, read_sources
@@ -61,7 +61,7 @@ class Run:
     clips: Table  # with columns limit and headroom of `nearest_limits`
     sources: Table
     stages: list[Any]
-    limits: list[Limit]
+    limits: list[Threshold]
 
 
 def read_run(output: Path) -> Run:
@@ -143,7 +143,7 @@ def limit_rows(run: Run) -> Rows:
     return rows
 
 
-def then(run: Run, limit: Limit, clips: Table) -> list[tuple[str, int]]:
+def then(run: Run, limit: Threshold, clips: Table) -> list[tuple[str, int]]:
     """What would become of clips if a limit were loosened by 10 %: (kept, or the stage that drops them, how many)."""
     stages = by_name(read_recipe(run.output, [limit.loosened()]))
     found: Counter[str] = Counter()
@@ -169,7 +169,7 @@ def other_scores(run: Run) -> Rows:
     ]
 
 
-def histogram(run: Run, score: str, limit: Limit | None = None) -> bytes:
+def histogram(run: Run, score: str, limit: Threshold | None = None) -> bytes:
     """A score of all clips as SVG: kept, dropped by its own stage, dropped by another; its threshold as a line.
 
     Where the threshold is another score of the clip, the ratio of the two is shown.

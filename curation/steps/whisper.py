@@ -13,7 +13,7 @@ import numpy as np
 
 import weights
 from curation.clip import Clip
-from curation.stage import Step
+from curation.stage import FREE_SOUND, WHISPER_ROWS, Step
 from shards.sample import WHISPER_ROWS_PER_FRAME
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ class Whisper(Step):
     weights: str = "whisper_tiny_en"
     device: str = "cpu"
     margin_frames: int = 0  # rows kept on both sides of the clip, for a corpus filter that shifts the sound later
+
+    GIVES = (WHISPER_ROWS,)
+    ENDS = (FREE_SOUND,)
 
     @cached_property
     def model(self) -> "WhisperFeatures":

@@ -31,7 +31,7 @@ const link = (row) => {
   const place = path(row).split("/").map(encodeURIComponent).join("/");
   return `file://${place}#t=${table.rows.start_s[row]},${table.rows.end_s[row]}`;
 };
-const room = (row, limit) => {  // as Limit.headroom in manifests/limits.py
+const room = (row, limit) => {  // as Threshold.headroom in manifests/limits.py
   const value = table.scores[limit.column][row];
   const bound = limit.value === null ? table.scores[limit.bound][row] : limit.value;
   if (value === null || bound === null || bound === 0) return null;

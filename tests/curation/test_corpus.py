@@ -10,11 +10,11 @@ import pytest
 
 import curation.corpus
 import pipelines
-from curation.clip import KEEP, Verdict, drop
 from curation.corpus import finish, recounted, samples, scores_in, told
 from curation.ledger import Ledger
 from curation.source import Curated, Identity
 from curation.stage import CorpusFilter
+from curation.verdicts import KEEP, Verdict, drop
 from manifests.ledger import ATTEMPTS, note, part_path
 from media.encode import encode_flac, encode_mp4
 from shards.index import read_index

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.clip import Clip, Verdict, drop
+from curation.clip import Clip
 from curation.filters.audible import Audible
 from curation.filters.speech import Speech
 from curation.source import Curated, Identity, curate, duplicate, identify
@@ -18,6 +18,7 @@ from curation.steps.stable_spans import StableSpans
 from curation.steps.voice_activity import VoiceActivity
 from curation.steps.whisper import Whisper
 from curation.steps.windows import Windows
+from curation.verdicts import Verdict, drop
 from manifests.ledger import part_path
 from media.encode import decode_flac, decode_mp4
 from media.probe import Limits
