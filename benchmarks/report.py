@@ -20,10 +20,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from manifests.limits import ORIGIN, read_recipe
+from curation.limits import ORIGIN, read_recipe
+from curation.refilter import applied, by_name, check_replay, judged_sources, records, replay_all
+from curation.review.report import write_report
 from manifests.reader import read_clips, read_run_notes, read_sources
-from manifests.refilter import applied, by_name, check_replay, judged_sources, records, replay_all
-from manifests.report import write_report
 from manifests.writer import write_manifests
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clock import FPS, SAMPLES_PER_FRAME
 from curation.verdicts import KEEP, Verdict, drop
-from media.audio import SAMPLES_PER_FRAME, AudioTrack, cut, read_audio
+from media.audio import AudioTrack, cut, read_audio
 from media.frames import GridReader
-from media.probe import FPS, Limits, Probe
+from media.probe import Limits, Probe
 from media.regions import Regions
 
 if TYPE_CHECKING:

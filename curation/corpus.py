@@ -11,21 +11,21 @@ from typing import Any
 
 import pandas as pd
 
+from clock import FPS
 from curation.ledger import Ledger
+from curation.ledger_files import part_path
+from curation.margin import cut_to_clip
 from curation.source import finite
 from curation.stage import CorpusFilter, Stage, documented
 from curation.verdicts import judge
-from manifests.ledger import part_path
+from curation.verify.command import verify
 from manifests.schema import KEPT
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
-from media.probe import FPS
 from pipelines import Profile
-from shards.margin import finished
 from shards.packer import Need, pack
 from shards.reader import extents, read_extent
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample
-from shards.verify import verify
 
 TIMES = ("start_s", "end_s")  # floats in a row that are no scores
 OF_STEP = {"steps/landmarks": LANDMARKS, "steps/whisper": WHISPER}
@@ -58,7 +58,7 @@ def finish(
         output / "shards",
         seed=profile.seed,
         shard_bytes=profile.shard_bytes,
-        edit=lambda sample: finished(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
+        edit=lambda sample: cut_to_clip(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
         required=required,
         announce=lambda need: say(told(need)),
     )
@@ -94,7 +94,7 @@ def drop_parts(
     say("reading the shards back")
     wrong = [finding.text for finding in verify(output, sample=0) if finding.kind != "unfinished"]
     if wrong:
-        say(f"parts are kept, because {wrong[0]} (python -m shards.verify says more)")
+        say(f"parts are kept, because {wrong[0]} (python -m curation.verify says more)")
         return
     settled = [ledger.scores(name).keys() for name in corpus_filters]
     needed = {part for key, part in parts.items() if any(key not in keys for keys in settled)}

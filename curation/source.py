@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from clock import FPS, SAMPLE_RATE
 from curation.clip import Clip, Source
 from curation.filters.audible import voice_of
+from curation.ledger_files import part_path
 from curation.stage import Stage, Timer, run_stages
-from manifests.ledger import part_path
 from manifests.schema import KEPT
 from manifests.writer import main_reason
-from media.audio import SAMPLE_RATE
 from media.encode import encode_flac, encode_mp4
 from media.errors import MediaError
-from media.probe import FPS, Limits, Probe, probe
+from media.probe import Limits, Probe, probe
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import ShardWriter
 

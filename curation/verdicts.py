@@ -4,12 +4,9 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from manifests.schema import KEPT
-
-if TYPE_CHECKING:
-    from curation.stage import Filter
 
 SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
@@ -67,7 +64,16 @@ class Limit:
         return SIGNS[self.sign](value, bound)
 
 
-def judge(scores: Mapping[str, Any], filters: Iterable["Filter"]) -> Verdict:
+class Rule(Protocol):
+    """What `judge` needs of a filter: its name, and its own decision."""
+
+    @property
+    def name(self) -> str: ...
+
+    def decide(self, scores: Mapping[str, float], /) -> Verdict: ...
+
+
+def judge(scores: Mapping[str, Any], filters: Iterable[Rule]) -> Verdict:
     """The verdict on a clip with these scores and this `duration_s`: that of the first filter to drop it, else KEEP.
 
     Filters behind that one are not taken from `filters`.

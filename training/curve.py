@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from shards.whole_file import whole_file
+from storage.atomic_write import atomic_write as whole_file
 
 
 def draw(run: Path) -> Path:

@@ -32,7 +32,7 @@ from torch import nn  # noqa: E402
 from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
-from shards.whole_file import whole_file  # noqa: E402
+from storage.atomic_write import atomic_write as whole_file  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from media.encode import encode_mp4
-from shards.whole_file import whole_file
+from storage.atomic_write import atomic_write as whole_file
 from training.batch import Batch
 from training.data import Dataset, loader
 from training.latents import LatentCodec

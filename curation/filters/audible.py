@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clock import SAMPLE_RATE
 from curation.clip import Clip
 from curation.stage import VOICE, WHOLE_SOURCE, Filter
 from curation.verdicts import KEEP, Limit, Verdict, drop
-from media.audio import SAMPLE_RATE, Samples
+from media.audio import Samples
 
 CHUNK_SAMPLES = 512  # silero VAD's: 32 ms
 CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE

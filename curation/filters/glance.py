@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import weights
+from clock import FPS
 from curation.clip import Clip
 from curation.stage import WHOLE_SOURCE, Filter
 from curation.verdicts import KEEP, Limit, Verdict, drop
 from media.frames import keyframes
-from media.probe import FPS
 
 if TYPE_CHECKING:
     from models.yolo_face import YoloFace

@@ -96,9 +96,7 @@ class LipAudio(CorpusFilter):
         fit: LipFit | None = LipProbe.fit(records)
         if fit is None:
             return None, {}
-        temporary = saved.with_name(f".tmp-{saved.name}")
-        fit.probe.save(temporary)
-        temporary.replace(saved)
+        fit.probe.save(saved)
         return fit.probe, fit.scores
 
     def curve(self, sample: Sample, output: Path) -> list[float] | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from clock import FPS
 from curation.clip import Clip, FaceTrack
 from curation.stage import STEADY_TRACK, TRACK, UNCROPPED, WHOLE_SOURCE, Step
 from media.geometry import fill_gaps, movement
-from media.probe import FPS
 
 ANOTHER_FACE = 1.0  # box sides: however long a face was out of sight, one a whole side away is another
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import weights
+from clock import WHISPER_ROWS_PER_FRAME
 from curation.clip import Clip
 from curation.stage import FREE_SOUND, WHISPER_ROWS, Step
-from shards.sample import WHISPER_ROWS_PER_FRAME
 
 if TYPE_CHECKING:
     from models.whisper_features import WhisperFeatures

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from clock import FPS
 from curation.clip import Clip
 from curation.stage import UNCROPPED, WHOLE_SOURCE, Step
-from media.probe import FPS
 
 
 @dataclass(frozen=True)

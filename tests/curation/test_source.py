@@ -10,6 +10,7 @@ import pytest
 from curation.clip import Clip
 from curation.filters.audible import Audible
 from curation.filters.speech import Speech
+from curation.ledger_files import part_path
 from curation.source import Curated, Identity, curate, duplicate, identify
 from curation.stage import CorpusFilter, Filter, Stage, Step
 from curation.steps.crop import Crop
@@ -19,7 +20,6 @@ from curation.steps.voice_activity import VoiceActivity
 from curation.steps.whisper import Whisper
 from curation.steps.windows import Windows
 from curation.verdicts import Verdict, drop
-from manifests.ledger import part_path
 from media.encode import decode_flac, decode_mp4
 from media.probe import Limits
 from shards.reader import iterate

@@ -20,7 +20,7 @@ from manifests.schema import KEPT
 from pipelines import ProfileError, load_recipe
 
 NEAR = 0.1  # of the threshold
-ORIGIN = "refiltered_from"  # in a recipe.yaml that manifests/refilter.py wrote
+ORIGIN = "refiltered_from"  # in a recipe.yaml that curation/refilter.py wrote
 STEP_OVER = 1e-6  # of the threshold: as far beyond it as makes a difference
 
 

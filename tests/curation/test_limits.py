@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import pipelines
-from manifests.limits import Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
+from curation.limits import Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
 from manifests.reader import ManifestError, read_clips
-from tests.manifests.outputs import GOOD, made_output, made_rows
+from tests.curation.outputs import GOOD, made_output, made_rows
 
 FILTERS = sorted(f"filters/{path.stem}" for path in (pipelines.ROOT / "curation" / "filters").glob("[!_]*.py"))
 GOOD_ELSEWHERE = {"hyperiqa": 0.9, "sync_confidence": 9.0, "sync_offset_frames": 0.0, "sync_min_distance": 6.0}
