@@ -66,7 +66,7 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
             ) from error
         return str(output)
 
-    plain = Options()
+    plain = generator.completed(Options())
     with gradio.Blocks(title="SayAnything") as blocks:
         gradio.Markdown(f"# SayAnything\n{NOTE}")
         with gradio.Row():

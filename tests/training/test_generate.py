@@ -110,7 +110,9 @@ def test_streaming_and_a_given_reference_work(generator, videos, tmp_path):
     rgb = cv2.transform(cv2.merge([cv2.resize(p, source.planes[0].shape[::-1]) for p in source.planes]), source.to_rgb)
     cv2.imwrite(str(picture), rgb[..., ::-1])
     job = Job(videos["talker"], sound(tmp_path, 640 * 30), tmp_path / "out.mp4")
-    assert generator.generate(job, Options(steps=1, guidance=1.0, segments=1, reference=picture, region="mouth")) == 30
+    assert (
+        generator.generate(job, Options(steps=1, guidance=1.0, chunk_frames=1, reference=picture, region="mouth")) == 30
+    )
 
 
 def test_the_same_seed_gives_the_same_file(generator, videos, tmp_path):
