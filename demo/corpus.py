@@ -518,6 +518,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
+    if not options.talkers and (options.size or options.people != ["vetted"]):
+        parser.error("--size and --people are for --talkers: the described corpus has its own")
     try:
         people = faces.choose_people(options.people)
     except ValueError as error:
