@@ -15,7 +15,7 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ from models.whisper_features import WhisperFeatures  # noqa: E402
 from training import watermark  # noqa: E402
 from training.batch import drawn  # noqa: E402
 from training.checkpoint import SETTINGS  # noqa: E402
-from training.composite import compose, region_of  # noqa: E402
+from training.composite import Crop, paste, union  # noqa: E402
 from training.faces import FaceFinder, FaceTrack  # noqa: E402
 from training.latents import LatentCodec, concatenated_and_identity, window_starts  # noqa: E402
 from training.network import SayAnything  # noqa: E402
@@ -55,6 +55,7 @@ from training.validation import autocast, to_uint8  # noqa: E402
 
 ROWS_PER_FRAME = 2
 AT_ONCE = 16  # untouched pictures in memory
+Region = Literal["face", "mouth"]  # the face box (appendix B), or only the masked rectangle
 Progressed = Callable[[str, int], object]  # (phase, frames of it that were done)
 
 
@@ -76,7 +77,7 @@ class Options:
     sigma_max: float | None = None  # SVD's is 700; 80 to 100 spends no steps where training hardly was
     chunk_frames: int = CHUNK_FRAMES  # denoised together; 1 is streaming: each segment is finished before the next
     batch: int = 1  # segments in one forward pass, or as many as have 16 frames
-    region: Literal["face", "mouth"] = "face"  # what is pasted: the face box (appendix B) or only the masked rectangle
+    region: Region | None = None  # what is pasted; None: what the checkpoint was trained for
     reference: Path | None = None  # a picture instead of a random frame of the video
     crf: float = 18.0
     payload: int | None = 0  # of the watermark; None: no watermark
@@ -101,6 +102,7 @@ class Generator:
         self.mask = MaskSettings(**settings["mask"])
         self.sampling = SamplingSettings(**settings.get("sampling", {}))
         self.segments = Segments.of(settings["data"]["frames"])
+        self.region: Region = "mouth" if self.mask.crop == "mouth" else "face"
         self.faces = FaceFinder(profile, str(device))
         whisper = dict(profile.stages)["steps/whisper"]["weights"]
         self.whisper = WhisperFeatures(weights.require(whisper)[whisper], str(device))
@@ -148,14 +150,18 @@ class Generator:
         done = 0
         for run in runs(film.track.has_face, film.track.boxes, film.shown):
             yield from film.untouched(done, run.start)
-            yield from self.run(film, run, sound, reference, options)
+            crops = self.crops(film, self.run(film, run, sound, reference, options), options)
+            yield from paste(crops, options.payload)
             done = run.end
         yield from film.untouched(done, len(film.shown))
 
     def run(
         self, film: "Film", run: Run, sound: AudioTrack, reference: tuple[np.ndarray, np.ndarray], options: Options
-    ) -> Iterator[Planes]:
-        """The frames of one run: chunk by chunk, each held to the last four latents of the one before."""
+    ) -> Iterator[tuple[int, Picture, np.ndarray]]:
+        """The frames of one run, their pictures and what is generated of them, [S, S, 3] uint8 RGB.
+
+        They are made chunk by chunk, each held to the last four latents of the one before.
+        """
         known, tail = None, np.empty((0, self.size, self.size, 3), np.uint8)
         pieces = chunks(run, self.segments, options.chunk_frames)
         for number, chunk in enumerate(pieces):
@@ -167,7 +173,7 @@ class Generator:
             ready = len(made) if last else len(made) - self.segments.overlap
             known, tail = latents[ready:], made[ready:]
             for i in range(ready):
-                yield self.placed(film, chunk.start + i, pictures[i], made[i], options)
+                yield chunk.start + i, pictures[i], made[i]
 
     def denoised(
         self,
@@ -225,24 +231,23 @@ class Generator:
         picture = read_pictures(film.reader, chosen, chosen + 1)[0]
         return picture.crop(film.track.squares[chosen], film.probe, self.faces.size), film.track.mask[chosen]
 
-    def placed(self, film: "Film", t: int, picture: Picture, made: np.ndarray, options: Options) -> Planes:
-        """Output frame t: the generated crop in the planes of its source frame."""
-        source = film.shown[t]
-        square = np.round(film.track.squares[source]).astype(int)
-        side = int(square[2] - square[0])
-        scale, corner = side / self.size, np.tile(square[:2], 2)
-        if options.region == "mouth":
-            boxes = [film.track.mask[source] * (side / self.faces.size) + corner]
-        else:
-            found = self.faces.face_in(made)
-            boxes = [film.track.boxes[source], *([found * scale + corner] if found is not None else [])]
-        region = region_of(boxes, square, *picture.planes[0].shape[::-1])
-        face = cv2.resize(made, (side, side), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-        x0, y0, x1, y1 = region
-        face = np.ascontiguousarray(face[y0 - square[1] : y1 - square[1], x0 - square[0] : x1 - square[0]])
-        if options.payload is not None and face.size:
-            face = watermark.embed(face[None], options.payload, np.array([[x0, y0]]))[0]
-        return compose(picture, face, region)
+    def crops(self, film: "Film", made: Iterable[tuple[int, Picture, np.ndarray]], options: Options) -> Iterator[Crop]:
+        """What `run` makes, with its places in the source."""
+        for t, picture, crop in made:
+            source = film.shown[t]
+            square, mask = self.place(film.track, source)
+            scale, corner = (square[2] - square[0]) / self.size, np.tile(square[:2], 2)
+            box = mask
+            if (options.region or self.region) == "face":
+                box, found = film.track.boxes[source], self.faces.face_in(crop)
+                box = box if found is None else union(box, found * scale + corner)
+            shown = picture.crop(square, film.probe, self.size)
+            yield Crop(picture, shown, crop, (mask - corner) / scale, square, box)
+
+    def place(self, track: FaceTrack, source: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the crop generated for a source frame lies, int [4], and its mask [4], both in source pixels."""
+        square = np.round(track.squares[source]).astype(int)
+        return square, track.mask[source] * ((square[2] - square[0]) / self.faces.size) + np.tile(square[:2], 2)
 
     def resized(self, crop: np.ndarray) -> np.ndarray:
         return (
@@ -462,7 +467,10 @@ def parser() -> argparse.ArgumentParser:
         "--batch", type=int, default=plain.batch, help="segments in one forward pass (default: %(default)s)"
     )
     found.add_argument(
-        "--region", choices=("face", "mouth"), default=plain.region, help="what is pasted (default: %(default)s)"
+        "--region",
+        choices=("face", "mouth"),
+        default=plain.region,
+        help="what is pasted (default: what the checkpoint was trained for)",
     )
     found.add_argument("--crf", type=float, default=plain.crf, help="of H.264; 0 is lossless (default: %(default)s)")
     found.add_argument(
