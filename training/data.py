@@ -10,10 +10,12 @@ A sample that cannot be read is replaced by the next one of the order and report
 long as all ranks can read the same bytes.
 """
 
+import copy
 import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -63,6 +65,10 @@ class Dataset(Protocol):
     def validation(self) -> "Dataset | None":
         """The windows of the held-out sources, in a fixed order of their own; None without `validation_share`."""
 
+    def of_length(self, frames: int) -> "Dataset":
+        """The same clips in windows of so many frames; shorter clips are left out, perhaps all."""
+        ...
+
     def reader(
         self, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int
     ) -> tuple[torch.utils.data.Dataset[Batch], Iterator[list[Place]] | None]:
@@ -97,6 +103,12 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         if self._held_out.empty:
             return None
         return type(self)(self.shards, self._held_out, self._held_out.iloc[:0], self.settings, self.mask)
+
+    def of_length(self, frames: int) -> Self:
+        other = copy.copy(self)
+        other.settings = replace(self.settings, frames=frames)
+        other.order = SampleOrder(self._shard, windows_of(self._frames, other.settings), self.settings.seed)
+        return other
 
     def reader(
         self, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int
