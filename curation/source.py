@@ -7,7 +7,7 @@ used, or a stage that raises, becomes one row `error:...` over all of it.
 import hashlib
 import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from media.errors import MediaError
 from media.probe import FPS, Limits, Probe, probe
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import ShardWriter
+
+UNLISTED = ("end_byte", "rest_s")  # of a Probe, no columns of sources.parquet
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def curate(
     part = part_path(output, identity.source_id)
     part.unlink(missing_ok=True)  # what an interrupted run left
     try:
-        rows, sampled = write_part(part, run_stages(whole(source), stages, timer, score_only), recipe)
+        clips = with_rest(source, run_stages(whole(source), stages, timer, score_only))
+        rows, sampled = write_part(part, clips, recipe)
     except MediaError as error:
         return failed(identity, error.reason, str(error))
     except OutputError:
@@ -117,6 +120,17 @@ def last_words(error: Exception) -> str:
 
 def whole(source: Source) -> Clip:
     return Clip(source, 0, source.probe.frames)
+
+
+def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """The clips of a source, and a dropped one over what a joined file holds behind its first recording."""
+    end, header = 0, source.probe
+    for clip in clips:
+        end = max(end, clip.end_frame)
+        yield clip
+    if header.end_byte is not None:
+        text = f"another recording begins at byte {header.end_byte}; split the file there and give both parts"
+        yield Clip(source, end, end + header.rest_frames).dropped("error:joined", text)
 
 
 def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -221,7 +235,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
 def failed(identity: Identity, reason: str, detail: str) -> Curated:
     """One row over a source that could not be curated."""
     name = identity.source_id or hashlib.sha256(str(identity.path).encode("utf-8", "surrogateescape")).hexdigest()
-    end = identity.frames
+    end = identity.frames + (identity.probe.rest_frames if identity.probe else 0)
     row = {
         "key": f"{name[:16]}-{0:08d}-{end * 1000 // FPS:08d}",
         "source_id": identity.source_id,
@@ -241,6 +255,8 @@ def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str,
     reason = main_reason(clips)
     status = KEPT if reason == KEPT else "error" if reason.startswith("error:") else "dropped"
     header = asdict(identity.probe) if identity.probe else {}
+    for name in UNLISTED:
+        header.pop(name, None)
     return {
         "source_id": identity.source_id,
         "path": str(identity.path),
