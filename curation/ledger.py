@@ -115,7 +115,7 @@ class Ledger:
             return False
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the name
             return True  # it has its rows; that it is gone now changes nothing
         return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
 

@@ -208,19 +208,18 @@ def retry_option(text: str) -> str:
 def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile, retry: str | None) -> None:
     """Brings every video that is not finished into the ledger."""
     from curation.ledger import storable
-    from curation.source import Identity, duplicate, failed
+    from curation.source import duplicate, failed, unread
 
     waiting = [video for video in videos if not ledger.finished(video, retry)]
     found: list[Identity] = []
     with Bar("reading headers", len(waiting)) as bar:
 
-        def identified(_: Path, identity: Identity) -> None:
+        def identified(_: Path, identity: "Identity") -> None:
             found.append(identity)
             bar.advance()
 
         def unreadable(path: Path, reason: str, detail: str) -> None:
-            status = path.stat()
-            identified(path, Identity(path, None, status.st_size, status.st_mtime_ns, None, reason, detail))
+            identified(path, unread(path, reason, detail))
 
         pool.map("identify", waiting, done=identified, lost=unreadable, deadline_s=lambda _: HEADER_DEADLINE_S)
 

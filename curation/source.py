@@ -9,7 +9,7 @@ import math
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Identity:
     probe: Probe | None
     reason: str = ""
     detail: str = ""
+    inode: int | None = None
 
     @property
     def frames(self) -> int:
@@ -66,23 +67,48 @@ class OutputError(ValueError):
 
 
 def identify(path: Path, limits: Limits) -> Identity:
-    """Hashes a file and reads its header."""
-    source_id, size, mtime_ns = None, None, None
+    """Read the header of a file and hash its bytes. Whatever is wrong with it becomes the reason; nothing is raised."""
+    identity = unread(path, "", "")
+    header, source_id, reason, detail = None, None, "", ""
     try:
-        status = path.stat()
-        size, mtime_ns = status.st_size, status.st_mtime_ns
         header = probe(path, limits)
-        source_id = sha256(path)
-        return Identity(path, source_id, size, mtime_ns, header)
     except MediaError as error:
         reason, detail = error.reason, str(error)
-    except OSError as error:
-        reason, detail = "error:io", f"{path}: cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason, detail = "error:io", unreadable(path, error)
     except Exception as error:  # noqa: BLE001  one bad video never stops a run: it becomes a row
         reason, detail = "error:exception", last_words(error)
-    if reason not in ("error:io", "error:limits") and source_id is None:
-        source_id = sha256(path)
-    return Identity(path, source_id, size, mtime_ns, None, reason, detail)
+    if reason not in ("error:io", "error:limits"):
+        try:
+            source_id = sha256(path)
+            check_unchanged(identity)
+        except MediaError as error:
+            header, source_id, reason, detail = None, None, error.reason, str(error)
+        except (OSError, ValueError) as error:
+            header, reason, detail = None, "error:io", unreadable(path, error)
+    return replace(identity, source_id=source_id, probe=header, reason=reason, detail=detail)
+
+
+def unread(path: Path, reason: str, detail: str) -> Identity:
+    """Return the identity of a file that nobody has looked into; without a size if it is not there."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return Identity(path, None, None, None, None, reason, detail)
+    return Identity(path, None, status.st_size, status.st_mtime_ns, None, reason, detail, status.st_ino)
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+
+
+def check_unchanged(identity: Identity) -> None:
+    """Raise MediaError("error:changed") if the file is not the one that was identified, by size, time and inode."""
+    before, now = identity, unread(identity.path, "", "")
+    if (before.bytes, before.mtime_ns, before.inode) != (now.bytes, now.mtime_ns, now.inode):
+        found = "is gone" if now.bytes is None else f"had {before.bytes} bytes, has {now.bytes}"
+        text = f"{identity.path}: changed while it was read ({found}); the same command curates it again"
+        raise MediaError("error:changed", text)
 
 
 def sha256(path: Path) -> str:
@@ -103,7 +129,9 @@ def curate(
     try:
         clips = with_rest(source, run_stages(whole(source), stages, timer, score_only))
         rows, sampled = write_part(part, clips, recipe)
+        check_unchanged(identity)
     except MediaError as error:
+        part.unlink(missing_ok=True)
         return failed(identity, error.reason, str(error))
     except OutputError:
         raise
