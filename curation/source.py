@@ -18,6 +18,7 @@ import numpy as np
 from curation.clip import KEPT, Clip, Source
 from curation.filters.audible import voice_of
 from curation.stage import Stage, Timer, run_stages
+from curation.videos import storable
 from manifests.ledger import part_path
 from manifests.writer import main_reason
 from media.audio import SAMPLE_RATE
@@ -214,7 +215,7 @@ def sample_json(clip: Clip, recipe: str) -> dict[str, Any]:
     assert clip.frames is not None
     return {
         "source_id": clip.source.id,
-        "source": clip.source.path.name.encode("utf-8", "backslashreplace").decode(),
+        "source": storable(clip.source.path.name),
         "source_width": header.width,
         "source_height": header.height,
         "source_fps": header.fps,
@@ -247,7 +248,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
     return {
         "key": clip.key,
         "source_id": clip.source.id,
-        "source": str(clip.source.path),
+        "source": storable(clip.source.path),
         "start_frame": clip.start_frame,
         "end_frame": clip.end_frame,
         "kept": verdict.keep,
@@ -267,7 +268,7 @@ def failed(identity: Identity, reason: str, detail: str) -> Curated:
     row = {
         "key": f"{name[:16]}-{0:08d}-{end * 1000 // FPS:08d}",
         "source_id": identity.source_id,
-        "source": str(identity.path),
+        "source": storable(identity.path),
         "start_frame": 0,
         "end_frame": end,
         "kept": False,
@@ -287,7 +288,7 @@ def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str,
         header.pop(name, None)
     return {
         "source_id": identity.source_id,
-        "path": str(identity.path),
+        "path": storable(identity.path),
         "bytes": identity.bytes,
         "status": status,
         "reason": reason,
