@@ -21,6 +21,7 @@ import yaml
 import pipelines
 import weights
 from curation.source import Curated, Identity, writing
+from curation.videos import storable
 from manifests.ledger import (
     ATTEMPTS,
     DROPPED_PARTS,
@@ -115,7 +116,7 @@ class Ledger:
             return False
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the name
             return True  # it has its rows; that it is gone now changes nothing
         return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
@@ -228,11 +229,6 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
             yield from differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
     elif old != new:
         yield f"{where}: {old} -> {new}"
-
-
-def storable(path: Path | str) -> str:
-    """A path as parquet can hold it: bytes that are not UTF-8 spelled out."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def to_row(identity: Identity, curated: Curated) -> dict[str, Any]:
