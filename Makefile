@@ -1,4 +1,4 @@
-# make demo: everything from nothing, then the main job on synthetic talkers     make test: everything from nothing, then the tests
+# make demo: everything from nothing, then the main job on synthetic talkers, 40 minutes     make test: everything from nothing, then the tests
 # make check: format, lint, types, tests                                         make fix: format and mend what can be mended
 PYTHON ?= python3.11
 VENV := .venv
@@ -8,9 +8,6 @@ OUTPUT := demo/output
 # What draws and speaks the demo's talkers, beside the profile's own networks.
 TALKERS := random_face_mapping_xml random_face_mapping_bin random_face_synthesis_xml random_face_synthesis_bin \
 	piper_joe_voice piper_joe_voice_json
-
-# 200 steps of a toy at 64 pixels: enough to see that all of it works, and nothing to look at closely.
-TOY := --steps 8 --guidance 1 --region mouth
 
 # OpenMP's threads wait for each other spinning; beside other work that made a step of the toy take 30 times as long.
 export OMP_WAIT_POLICY := PASSIVE
@@ -27,19 +24,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)
-	$(BIN)/python -m demo.corpus --output $(OUTPUT)/videos
-	$(BIN)/python curation/run.py --profile embedded --videos $(OUTPUT)/videos --output $(OUTPUT)/curated
-	$(BIN)/python -m demo.base --data $(OUTPUT)/curated --output $(OUTPUT)/base
-	$(BIN)/python training/train.py --profile embedded --data $(OUTPUT)/curated --run $(OUTPUT)/run --set model.base=$(OUTPUT)/base
-	$(BIN)/python -c "import pandas; print(pandas.read_parquet('$(OUTPUT)/curated/manifests/clips.parquet', \
-		columns=['key', 'start_s', 'end_s', 'reason', 'face_median_px', 'blur', 'lip_confidence']).head(8).to_string())"
-	$(BIN)/python training/generate.py --checkpoint $(OUTPUT)/run --video $(OUTPUT)/videos/talker_f.mp4 \
-		--audio $(OUTPUT)/videos/talker_a.mp4 --output $(OUTPUT)/generated.mp4 $(TOY)
-	$(BIN)/python training/generate.py --checkpoint $(OUTPUT)/run --video $(OUTPUT)/videos/talker_f.mp4 \
-		--audio $(OUTPUT)/videos/talker_f.mp4 --output $(OUTPUT)/generated/talker_f.mp4 $(TOY)
-	$(BIN)/python training/evaluate.py --generated $(OUTPUT)/generated --reference $(OUTPUT)/videos \
-		--output $(OUTPUT)/metrics --metrics ssim psnr
-	@echo "open $(OUTPUT)/curated/report/index.html, $(OUTPUT)/run/curve.png, $(OUTPUT)/generated.mp4"
+	$(BIN)/python -m demo.run --output $(OUTPUT)
 
 test: $(READY)
 	$(BIN)/python weights.py fetch --profile embedded $(TALKERS)

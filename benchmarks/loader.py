@@ -94,7 +94,7 @@ class Plan:
             for each, frames in ((row, SETTINGS.frames), (reference, 1)):
                 clip = data._clip(each)
                 with clip.open() as sample:
-                    start, _ = place_with_face(clip, sample, frames, random, MASK)
+                    start, *_ = place_with_face(clip, sample, SETTINGS.size, frames, random, MASK)
                 self.jobs.append((each, start, frames))
 
 

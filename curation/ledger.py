@@ -34,6 +34,7 @@ from curation.ledger_files import (
     segments,
 )
 from curation.source import Curated, Identity, writing
+from curation.videos import storable
 from storage.atomic_write import atomic_write, remove_leftovers
 from storage.table import TableFormat, read_table, write_table
 
@@ -120,7 +121,7 @@ class Ledger:
             return False
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the name
             return True  # it has its rows; that it is gone now changes nothing
         return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
@@ -233,11 +234,6 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
             yield from differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
     elif old != new:
         yield f"{where}: {old} -> {new}"
-
-
-def storable(path: Path | str) -> str:
-    """Return a path as parquet can hold it, with bytes that are not UTF-8 written as escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def to_row(identity: Identity, curated: Curated) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.stage import CorpusFilter, Stage
+from curation.videos import storable
 from manifests.reader import read_clips, read_sources
 from manifests.schema import KEPT
 from media.errors import MediaError
@@ -91,7 +92,9 @@ def forecast(plan: Plan, output: Path) -> pd.DataFrame:
     Rows: hours by reason, `kept` first; `shards_gb`, `parts_gb`, `cpu_hours`, `worker_hours`.
     """
     measured = per_source(output)
-    rows = [measured.loc[[str(path) for path in plan.drawn if plan.layers[path] == layer]] for layer in range(LAYERS)]
+    rows = [
+        measured.loc[[storable(path) for path in plan.drawn if plan.layers[path] == layer]] for layer in range(LAYERS)
+    ]
     totals = [sum(s for path, s in plan.durations.items() if plan.layers[path] == layer) for layer in range(LAYERS)]
     random = np.random.default_rng(0)
     again = [

@@ -1,9 +1,23 @@
-"""A progress bar that also says how fast: source-hours per hour, and the time left."""
+"""A progress bar with its speed in source-hours per hour and the time left; and text that a terminal may get."""
 
+import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def printable(text: str) -> str:
+    """Text in which what would steer a terminal (escape sequences, bells, bidirectional marks) is spelled out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
+def accept_every_name() -> None:
+    """Let the terminal spell out characters that it cannot show, in place of an exception in the middle of a run."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a stream that a test or an embedding program has put in their place
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 class Bar:

@@ -33,8 +33,8 @@ import weights  # noqa: E402
 from clock import FPS  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock  # noqa: E402
-from curation.progress import Bar  # noqa: E402
-from curation.videos import list_videos  # noqa: E402
+from curation.progress import Bar, accept_every_name, printable  # noqa: E402
+from curation.videos import list_videos, storable  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
     from curation.ledger import Ledger
@@ -47,6 +47,7 @@ log = logging.getLogger("curation")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    accept_every_name()
     with ExitStack() as held:
         try:
             profile = pipelines.load(options.profile, options.set)
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"warning: {line}")
         if ignored:
             names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
-            print(f"not videos by name, left alone: {names}")
+            print(printable(f"not videos by name, left alone: {names}"))
         return plan(profile, videos, options) if options.plan else run(profile, videos, options)
 
 
@@ -111,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def refuse(error: Exception) -> int:
-    print(f"curation/run.py: {error}", file=sys.stderr)
+    print(printable(f"curation/run.py: {error}"), file=sys.stderr)
     return 2
 
 
@@ -152,7 +153,12 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     from shards.reader import ShardError
 
     logging.basicConfig(
-        filename=options.output / "logs" / "run.log", level=logging.INFO, format="%(asctime)s %(message)s", force=True
+        filename=options.output / "logs" / "run.log",
+        encoding="utf-8",
+        errors="backslashreplace",
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        force=True,
     )
     signal.signal(signal.SIGTERM, interrupt)
     recipe = recipe_of(profile, options.score_only)
@@ -196,7 +202,8 @@ def interrupt(*_: Any) -> None:
 
 
 def stopped(why: str) -> int:
-    print(f"curation/run.py: {why}; nothing that was finished is lost, the same command continues", file=sys.stderr)
+    text = f"curation/run.py: {why}; nothing that was finished is lost, the same command continues"
+    print(printable(text), file=sys.stderr)
     return 1
 
 
@@ -210,20 +217,18 @@ def retry_option(text: str) -> str:
 
 def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile, retry: str | None) -> None:
     """Brings every video that is not finished into the ledger."""
-    from curation.ledger import storable
-    from curation.source import Identity, duplicate, failed
+    from curation.source import duplicate, failed, unread
 
     waiting = [video for video in videos if not ledger.is_finished(video, retry)]
     found: list[Identity] = []
     with Bar("reading headers", len(waiting)) as bar:
 
-        def identified(_: Path, identity: Identity) -> None:
+        def identified(_: Path, identity: "Identity") -> None:
             found.append(identity)
             bar.advance()
 
         def unreadable(path: Path, reason: str, detail: str) -> None:
-            status = path.stat()
-            identified(path, Identity(path, None, status.st_size, status.st_mtime_ns, None, reason, detail))
+            identified(path, unread(path, reason, detail))
 
         pool.map("identify", waiting, done=identified, lost=unreadable, deadline_s=lambda _: HEADER_DEADLINE_S)
 
@@ -264,8 +269,9 @@ def account(identity: "Identity", curated: "Curated", say: Callable[[str], None]
     for clip in curated.clips:
         seconds[clip["reason"]] += (clip["end_frame"] - clip["start_frame"]) / FPS
     parts = "  ".join(f"{reason} {value:.1f} s" for reason, value in sorted(seconds.items(), key=lambda p: -p[1]))
-    log.info("%s: %s%s", identity.path, parts, f" ({curated.source['detail']})" if curated.source["detail"] else "")
-    say(f"{identity.path.name}: {parts}")
+    detail = f" ({curated.source['detail']})" if curated.source["detail"] else ""
+    log.info("%s: %s%s", printable(storable(identity.path)), parts, detail)
+    say(f"{printable(storable(identity.path.name))}: {parts}")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ used, or a stage that raises, becomes one row `error:...` over all of it.
 import hashlib
 import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from curation.clip import Clip, Source
 from curation.filters.audible import voice_of
 from curation.ledger_files import part_path
 from curation.stage import Stage, Timer, run_stages
+from curation.videos import storable
 from manifests.schema import KEPT
 from manifests.writer import main_reason
 from media.encode import encode_flac, encode_mp4
@@ -27,6 +28,8 @@ from media.errors import MediaError
 from media.probe import Limits, Probe, probe
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import ShardWriter
+
+UNLISTED = ("end_byte", "rest_s")  # of a Probe, no columns of sources.parquet
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Identity:
     probe: Probe | None
     reason: str = ""
     detail: str = ""
+    inode: int | None = None
 
     @property
     def frames(self) -> int:
@@ -65,23 +69,48 @@ class OutputError(ValueError):
 
 
 def identify(path: Path, limits: Limits) -> Identity:
-    """Hashes a file and reads its header."""
-    source_id, size, mtime_ns = None, None, None
+    """Read the header of a file and hash its bytes. Whatever is wrong with it becomes the reason; nothing is raised."""
+    identity = unread(path, "", "")
+    header, source_id, reason, detail = None, None, "", ""
     try:
-        status = path.stat()
-        size, mtime_ns = status.st_size, status.st_mtime_ns
         header = probe(path, limits)
-        source_id = sha256(path)
-        return Identity(path, source_id, size, mtime_ns, header)
     except MediaError as error:
         reason, detail = error.reason, str(error)
-    except OSError as error:
-        reason, detail = "error:io", f"{path}: cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason, detail = "error:io", unreadable(path, error)
     except Exception as error:  # noqa: BLE001  one bad video never stops a run: it becomes a row
         reason, detail = "error:exception", last_words(error)
-    if reason not in ("error:io", "error:limits") and source_id is None:
-        source_id = sha256(path)
-    return Identity(path, source_id, size, mtime_ns, None, reason, detail)
+    if reason not in ("error:io", "error:limits"):
+        try:
+            source_id = sha256(path)
+            check_unchanged(identity)
+        except MediaError as error:
+            header, source_id, reason, detail = None, None, error.reason, str(error)
+        except (OSError, ValueError) as error:
+            header, reason, detail = None, "error:io", unreadable(path, error)
+    return replace(identity, source_id=source_id, probe=header, reason=reason, detail=detail)
+
+
+def unread(path: Path, reason: str, detail: str) -> Identity:
+    """Return the identity of a file that nobody has looked into; without a size if it is not there."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return Identity(path, None, None, None, None, reason, detail)
+    return Identity(path, None, status.st_size, status.st_mtime_ns, None, reason, detail, status.st_ino)
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+
+
+def check_unchanged(identity: Identity) -> None:
+    """Raise MediaError("error:changed") if the file is not the one that was identified, by size, time and inode."""
+    before, now = identity, unread(identity.path, "", "")
+    if (before.bytes, before.mtime_ns, before.inode) != (now.bytes, now.mtime_ns, now.inode):
+        found = "is gone" if now.bytes is None else f"had {before.bytes} bytes, has {now.bytes}"
+        text = f"{identity.path}: changed while it was read ({found}); the same command curates it again"
+        raise MediaError("error:changed", text)
 
 
 def sha256(path: Path) -> str:
@@ -100,8 +129,11 @@ def curate(
     part = part_path(output, identity.source_id)
     part.unlink(missing_ok=True)  # what an interrupted run left
     try:
-        rows, sampled = write_part(part, run_stages(whole(source), stages, timer, score_only), recipe)
+        clips = with_rest(source, run_stages(whole(source), stages, timer, score_only))
+        rows, sampled = write_part(part, clips, recipe)
+        check_unchanged(identity)
     except MediaError as error:
+        part.unlink(missing_ok=True)
         return failed(identity, error.reason, str(error))
     except OutputError:
         raise
@@ -118,6 +150,17 @@ def last_words(error: Exception) -> str:
 
 def whole(source: Source) -> Clip:
     return Clip(source, 0, source.probe.frames)
+
+
+def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """The clips of a source, and a dropped one over what a joined file holds behind its first recording."""
+    end, header = 0, source.probe
+    for clip in clips:
+        end = max(end, clip.end_frame)
+        yield clip
+    if header.end_byte is not None:
+        text = f"another recording begins at byte {header.end_byte}; split the file there and give both parts"
+        yield Clip(source, end, end + header.rest_frames).dropped("error:joined", text)
 
 
 def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -173,7 +216,7 @@ def sample_json(clip: Clip, recipe: str) -> dict[str, Any]:
     assert clip.frames is not None
     return {
         "source_id": clip.source.id,
-        "source": clip.source.path.name.encode("utf-8", "backslashreplace").decode(),
+        "source": storable(clip.source.path.name),
         "source_width": header.width,
         "source_height": header.height,
         "source_fps": header.fps,
@@ -205,7 +248,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
     return {
         "key": clip.key,
         "source_id": clip.source.id,
-        "source": str(clip.source.path),
+        "source": storable(clip.source.path),
         "start_frame": clip.start_frame,
         "end_frame": clip.end_frame,
         **clip.verdict.columns(),
@@ -217,11 +260,11 @@ def clip_row(clip: Clip) -> dict[str, Any]:
 def failed(identity: Identity, reason: str, detail: str) -> Curated:
     """One row over a source that could not be curated."""
     name = identity.source_id or hashlib.sha256(str(identity.path).encode("utf-8", "surrogateescape")).hexdigest()
-    end = identity.frames
+    end = identity.frames + (identity.probe.rest_frames if identity.probe else 0)
     row = {
         "key": f"{name[:16]}-{0:08d}-{end * 1000 // FPS:08d}",
         "source_id": identity.source_id,
-        "source": str(identity.path),
+        "source": storable(identity.path),
         "start_frame": 0,
         "end_frame": end,
         "kept": False,
@@ -237,9 +280,11 @@ def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str,
     reason = main_reason(clips)
     status = KEPT if reason == KEPT else "error" if reason.startswith("error:") else "dropped"
     header = asdict(identity.probe) if identity.probe else {}
+    for name in UNLISTED:
+        header.pop(name, None)
     return {
         "source_id": identity.source_id,
-        "path": str(identity.path),
+        "path": storable(identity.path),
         "bytes": identity.bytes,
         "status": status,
         "reason": reason,

@@ -1,5 +1,9 @@
 """Which files a run is about: folders, files and lists of files -> paths, sorted, each once."""
 
+import csv
+import io
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +16,8 @@ VIDEO_SUFFIXES = frozenset(
 )  # fmt: skip
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 COLUMN = "path"
+SEPARATORS = (",", ";", "\t")
+SPELLED = re.compile(r"\\+(?=udc[89a-f][0-9a-f]|[\udc80-\udcff])")  # backslashes that `storable` must tell from its own
 
 
 class VideoListError(ValueError):
@@ -60,13 +66,81 @@ def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[
 
 
 def entries(path: Path) -> list[str]:
-    """The paths in a list: lines of a text, or the column `path` of a table (its only column under any name)."""
-    if path.suffix.lower() == ".txt":
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names of files are bytes, not text
-        return [line for line in text.splitlines() if line.strip()]
-    is_csv = path.suffix.lower() == ".csv"
-    table = pd.read_csv(path, dtype=str, na_filter=False) if is_csv else pd.read_parquet(path)
-    column = COLUMN if COLUMN in table else table.columns[0] if len(table.columns) == 1 else None
-    if column is None:
-        raise VideoListError(f"{path}: needs a column {COLUMN!r}; it has {', '.join(map(str, table.columns))}")
-    return [str(entry) for entry in table[column].dropna() if str(entry).strip()]
+    """The paths in a list: lines of a text, or the column `path` of a table (its only column under any name).
+
+    Raises VideoListError where a list can be read in two ways.
+    """
+    if path.suffix.lower() == ".parquet":
+        table = pd.read_parquet(path)
+        column = path_column(path, [str(name) for name in table.columns])
+        found = [
+            os.fsdecode(entry) if isinstance(entry, bytes) else str(entry) for entry in table.iloc[:, column].dropna()
+        ]
+    elif path.suffix.lower() == ".csv":
+        found = csv_entries(path)
+    else:
+        found = [line.removesuffix("\r") for line in text_of(path).split("\n")]
+    return [entry for entry in found if entry.strip()]
+
+
+def text_of(path: Path) -> str:
+    """A list as text; names of files are bytes, so what is not UTF-8 becomes what Python makes of it in a path."""
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise VideoListError(f"{path}: is UTF-16; save it as UTF-8")
+    return content.decode("utf-8-sig", "surrogateescape")
+
+
+def csv_entries(path: Path) -> list[str]:
+    """The column `path` of a CSV with any of SEPARATORS, or its only column, with a heading or without."""
+    text = text_of(path)
+    heading = text.partition("\n")[0].strip()
+    separator = next((each for each in SEPARATORS if COLUMN in heading.split(each)), ",")
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise VideoListError(f"{path}: {error}") from error
+    if not rows:
+        return []
+    names = rows[0][1]
+    if len(names) == 1 and names != [COLUMN]:
+        if any(each in names[0] for each in SEPARATORS):
+            names = next(names[0].split(each) for each in SEPARATORS if each in names[0])
+        elif is_entry(path, names[0]):
+            rows.insert(0, (0, [COLUMN]))
+        elif not all(is_entry(path, row[0]) for _, row in rows[1:]):
+            raise VideoListError(
+                f"{path}: line 1, {names[0]!r}, may be a heading or a video; begin with a line {COLUMN}"
+            )
+    column = path_column(path, names)
+    for line, row in rows:
+        if len(row) != len(names):
+            raise VideoListError(
+                f"{path}: line {line} has {len(row)} fields, the heading has {len(names)}: "
+                f'quote names with {separator!r} in them, "like{separator}this.mp4"'
+            )
+    return [row[column] for _, row in rows[1:]]
+
+
+def is_entry(path: Path, text: str) -> bool:
+    """Whether a line of a list looks like the name of a file, not like a heading."""
+    return "/" in text or Path(text).suffix.lower() in VIDEO_SUFFIXES or (path.parent / text).exists()
+
+
+def path_column(path: Path, names: Sequence[str]) -> int:
+    """The place of the column `path`, or of the only one. Raises VideoListError if it is not clear."""
+    if names.count(COLUMN) > 1:
+        raise VideoListError(f"{path}: more than one column {COLUMN!r}")
+    if COLUMN not in names and len(names) != 1:
+        raise VideoListError(f"{path}: needs a column {COLUMN!r}; it has {', '.join(names)}")
+    return names.index(COLUMN) if COLUMN in names else 0
+
+
+def storable(path: Path | str) -> str:
+    """A path as text that a table can hold: bytes that are not UTF-8 are spelled out, as \\udcff.
+
+    Different paths give different texts: backslashes before what looks like such a spelling are doubled.
+    """
+    text = SPELLED.sub(lambda found: 2 * found[0], str(path))
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,10 +1,10 @@
-"""A toy Stable Video Diffusion for the embedded profile: the same diffusers classes and folders, fit for a CPU.
+"""The base of the embedded training: a small UNet of Stable Video Diffusion's classes and a codec fitted to the data.
 
     python -m demo.base --data demo/output/curated --output demo/output/base
 
-No registry carries SVD's weights. So the UNet is random, at a tenth of SVD's width, and the VAE is trained for a minute
-on the crops of the demo's own talkers (64 x 64 pixels to 16 x 16 x 4 latents). It stands where a user's
-`stable-video-diffusion-img2vid-xt` stands, and is good for nothing but the demo and the tests.
+No registry carries SVD's weights. So the UNet is random, at a tenth of SVD's width, and in the place of the VAE stands
+a linear codec with overlapping patches (training/linear_codec.py), fitted in seconds to the crops of the shards. It
+stands where a user's `stable-video-diffusion-img2vid-xt` stands: same folders, same code from there on.
 """
 
 import argparse
@@ -14,100 +14,64 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional
 
 from training.data import loader, open_data
+from training.linear_codec import fit_codec, psnr
 from training.settings import load_settings
 
-STEPS = 300
-FRAMES = 2  # of a window
-KL_WEIGHT = 1e-4
-VAE_CHANNELS = (32, 32, 64)  # two halvings
 UNET_CHANNELS = (32, 32, 64, 64)
+FACTOR, LATENT_CHANNELS = 4, 12
+PICTURES, UNSEEN = 480, 96  # crops that the codec is fitted to, and others on which its error is said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.base", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--data", required=True, type=Path, help="output folder of a curation")
     parser.add_argument("--output", required=True, type=Path, help="diffusers folder to make: unet/ and vae/")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training the VAE (default: %(default)s)")
+    parser.add_argument("--profile", default="embedded", help="whose crops (default: %(default)s)")
     options = parser.parse_args(arguments)
     if (options.output / "vae" / "config.json").is_file():
         print(f"{options.output}: there already")
         return 0
     try:
-        vae, error = train_vae(options.data, options.steps)
+        crops = read_crops(options.data, options.profile)
     except ValueError as error:
         print(f"refused: {error}", file=sys.stderr)
         return 2
-    toy_unet().save_pretrained(options.output / "unet")
-    vae.save_pretrained(options.output / "vae")
-    print(f"{options.output}: VAE reconstructs crops with {psnr(error):.1f} dB")
+    codec = fit_codec(crops[UNSEEN:], FACTOR, LATENT_CHANNELS)
+    make_unet(crops.shape[-1] // FACTOR).save_pretrained(options.output / "unet")
+    codec.save_pretrained(options.output / "vae")
+    print(
+        f"{options.output}: the codec gives back crops it was not fitted to with {psnr(codec, crops[:UNSEEN]):.1f} dB"
+    )
     return 0
 
 
-def toy_unet() -> UNetSpatioTemporalConditionModel:
-    """SVD's UNet at a toy width, random but the same every time."""
+def make_unet(side: int) -> UNetSpatioTemporalConditionModel:
+    """SVD's UNet at a tenth of its width, for latents of `side`; random but the same every time."""
     torch.manual_seed(0)
     return UNetSpatioTemporalConditionModel(
-        sample_size=16,
+        sample_size=side,
+        in_channels=2 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
         block_out_channels=UNET_CHANNELS,
         addition_time_embed_dim=32,
         projection_class_embeddings_input_dim=96,
         cross_attention_dim=64,
-        num_attention_heads=(1, 1, 2, 2),
+        num_attention_heads=(1, 1, 1, 1),
         num_frames=25,
     )
 
 
-def toy_vae() -> AutoencoderKLTemporalDecoder:
-    torch.manual_seed(0)
-    return AutoencoderKLTemporalDecoder(
-        block_out_channels=VAE_CHANNELS,  # pyright: ignore[reportArgumentType]
-        down_block_types=("DownEncoderBlock2D",) * len(VAE_CHANNELS),  # pyright: ignore[reportArgumentType]
-        layers_per_block=1,
-        scaling_factor=1.0,
-    )
-
-
-def train_vae(data: Path, steps: int) -> tuple[AutoencoderKLTemporalDecoder, float]:
-    """The VAE after `steps` on windows of the shards, scaled to latents of unit variance, and its last error."""
-    settings = load_settings("embedded", [f"data.frames={FRAMES}", "data.workers=1"])
-    vae = toy_vae().train()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    batches = loader(open_data(data, settings.data, settings.mask), 4)
-    error, spread = torch.zeros(()), torch.ones(())
-    for batch in track(islice(batches, steps), "training the toy VAE", total=steps):
-        pictures = batch.frames().flatten(0, 1)
-        found, latents, spread = reconstructed(vae, pictures)
-        error = functional.mse_loss(found, pictures)
-        kl = 0.5 * (latents.mean**2 + latents.var - 1 - latents.logvar).mean()
-        optimizer.zero_grad()
-        (functional.l1_loss(found, pictures) + KL_WEIGHT * kl).backward()
-        optimizer.step()
-        schedule.step()
-    vae.register_to_config(scaling_factor=round(1 / float(spread), 5))
-    return vae.eval(), error.item()
-
-
-def reconstructed(
-    vae: AutoencoderKLTemporalDecoder, pictures: Tensor
-) -> tuple[Tensor, DiagonalGaussianDistribution, Tensor]:
-    """Pictures through the VAE, the posterior, and the standard deviation of its samples."""
-    posterior = vae.encode(pictures).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
-    sample = posterior.sample()
-    return vae.decode(sample, num_frames=FRAMES).sample, posterior, sample.detach().std()  # pyright: ignore
-
-
-def psnr(mse: float) -> float:
-    """Of pictures in [-1, 1]."""
-    return float(10 * torch.log10(torch.tensor(4.0 / mse)))
+def read_crops(data: Path, profile: str) -> Tensor:
+    """One picture of each of many windows of the shards, as the network sees them: [N, 3, size, size] in [-1, 1]."""
+    settings = load_settings(profile, ["data.frames=1", "data.workers=1", "data.cache=none"])
+    batches = loader(open_data(data, settings.data, settings.mask), 8)
+    count = (PICTURES + UNSEEN) // 8
+    return torch.cat([b.frames()[:, 0] for b in track(islice(batches, count), "reading crops", total=count)])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     python -m demo.corpus --output DIR                              the described corpus
     python -m demo.corpus --output DIR --talkers 30 --seconds 60    good talkers only, for benchmarks and training
+    python -m demo.corpus --output DIR --talkers 60 --seconds 90 --people speakers --script train --size 640
+                                                                    close talkers for a speaker model to learn from
     python -m demo.corpus --output DIR --recordings                 and four talkers with the voices of real people
 
 One process per core. A video appears under its name when it is whole; the same command continues an interrupted build
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
-from itertools import pairwise
+from itertools import cycle, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +44,10 @@ ROOM_TONE = 10 ** (-66 / 20)
 CARD_SIZE = 1.4, 1.6  # width and height, in those of the landmarks
 INSET_SHARE = 0.4  # of the picture's height
 MISSING_FRAMES = 0.25  # of a variable rate
+CLOSE_PITCHES = {"high": (1.1, 1.36), "low": (0.88, 1.06)}  # of close_talkers, per kind of person in faces.py
+CLOSE_PACES = (0.85, 1.2)  # length_scale
+SMALLEST_CLOSE = 512  # pixels
+CLOSE_SIDES = (1.1, 1.18)  # of the portrait, in the frame's; below 1.1 the head's motion would show the portrait's edge
 RECORDED: dict[recordings.Name, int] = {"nist_f1": 0, "nist_f2": 18, "nist_m1": 11, "nist_m2": 23}  # whose face
 
 
@@ -141,14 +147,12 @@ def read_table(path: Path = TABLE_PATH) -> list[Video]:
     return [Video.model_validate(row) for row in yaml.safe_load(path.read_text(encoding="utf-8"))]
 
 
-def plain_talkers(count: int, seconds: float, seed: int) -> list[Video]:
-    """Any number of good talkers: vetted people in turn, each time with another voice, framing and frame rate."""
+def plain_talkers(count: int, seconds: float, seed: int, people: dict[int, str] = faces.VETTED) -> list[Video]:
+    """Any number of good talkers: people in turn, each time with another voice, framing and frame rate."""
     rng = np.random.default_rng([seed, 1])
-    people = list(faces.VETTED)
     videos = []
-    for i in range(count):
-        person = people[i % len(people)]
-        low, high = faces.PITCHES[faces.VETTED[person]]
+    for i, (person, kind) in zip(range(count), cycle(people.items()), strict=False):
+        low, high = faces.PITCHES[kind]
         large = rng.random() < 0.2
         width, height = (1920, 1080) if large else (1280, 720)
         videos.append(
@@ -163,6 +167,32 @@ def plain_talkers(count: int, seconds: float, seed: int) -> list[Video]:
                 side=int(height * rng.uniform(1.04, 1.25)),
                 centre_x=round(rng.uniform(0.4, 0.6), 2),
                 fps=str(rng.choice(["25", "25", "30", "30000/1001"])),
+                expect=(Expectation(end_s=seconds, verdict="keep", offset_frames=0),),
+            )
+        )
+    return videos
+
+
+def close_talkers(count: int, seconds: float, seed: int, people: dict[int, str], size: int) -> list[Video]:
+    """Good talkers in small square frames at 25 fps, for a speaker model: cheap to draw, encode and decode.
+
+    The people speak in turn, each time with another pitch, pace and framing; pitch and pace vary more than those of
+    plain_talkers, so that a model does not learn one voice.
+    """
+    rng = np.random.default_rng([seed, 3])
+    videos = []
+    for i, (person, kind) in zip(range(count), cycle(people.items()), strict=False):
+        videos.append(
+            Video(
+                name=f"talker_{i:04d}",
+                what="good talker, close",
+                face=person,
+                seconds=seconds,
+                voice=(round(rng.uniform(*CLOSE_PITCHES[kind]), 2), round(rng.uniform(*CLOSE_PACES), 2)),
+                width=size,
+                height=size,
+                side=int(size * rng.uniform(*CLOSE_SIDES)),
+                centre_x=round(rng.uniform(0.46, 0.54), 2),
                 expect=(Expectation(end_s=seconds, verdict="keep", offset_frames=0),),
             )
         )
@@ -185,10 +215,11 @@ def recorded_talkers() -> list[Video]:
     ]
 
 
-def plan(videos: list[Video], seed: int) -> list[Job]:
-    """Gives every voice its own sentences. The plan depends on the table and the seed only."""
+def plan(videos: list[Video], seed: int, script: str = "described") -> list[Job]:
+    """Give every voice its own sentences of a script. The plan depends on the arguments only."""
     stretches = [[*_stretches(video), *([video.seconds] if video.dubbed_by else [])] for video in videos]
-    texts = iter(speech.allot_sentences([s for video in stretches for s in video], np.random.default_rng([seed, 2])))
+    lengths_s = [s for video in stretches for s in video]
+    texts = iter(speech.allot_sentences(lengths_s, np.random.default_rng([seed, 2]), script))
     return [
         Job(video=video, texts=(*_recorded_texts(video), *(tuple(next(texts)) for _ in lengths)), seed=seed)
         for video, lengths in zip(videos, stretches, strict=True)
@@ -465,6 +496,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=12.0, help="length of each of --talkers (default: %(default)s)"
     )
+    parser.add_argument(
+        "--people",
+        nargs="+",
+        metavar="SEED",
+        default=["vetted"],
+        help=f"faces of --talkers: seeds, or one of {', '.join(faces.GROUPS)} (default: vetted)",
+    )
+    parser.add_argument("--size", type=int, help="square frames of this many pixels for --talkers, at least 512")
+    parser.add_argument(
+        "--script",
+        choices=tuple(speech.SCRIPTS),
+        default="described",
+        help="which sentences are said (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="other words, voices and motion (default: %(default)s)")
     parser.add_argument("--recordings", action="store_true", help="and a talker for each of the four real voices")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these videos of the corpus")
@@ -473,10 +518,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
-    videos = plain_talkers(options.talkers, options.seconds, options.seed) if options.talkers else read_table()
+    if not options.talkers and (options.size or options.people != ["vetted"]):
+        parser.error("--size and --people are for --talkers: the described corpus has its own")
+    try:
+        people = faces.choose_people(options.people)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.size and (options.size < SMALLEST_CLOSE or options.size % 2):
+        parser.error(f"--size {options.size}: an even number from {SMALLEST_CLOSE} on; smaller faces are not kept")
+    if not options.talkers:
+        videos = read_table()
+    elif options.size:
+        videos = close_talkers(options.talkers, options.seconds, options.seed, people, options.size)
+    else:
+        videos = plain_talkers(options.talkers, options.seconds, options.seed, people)
     if options.recordings:
         videos += recorded_talkers()
-    jobs = plan(videos, options.seed)
+    jobs = plan(videos, options.seed, options.script)
     if options.only:
         unknown = set(options.only) - {job.video.name for job in jobs}
         if unknown:

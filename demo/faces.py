@@ -34,6 +34,14 @@ VETTED = {
     0: "high", 7: "high", 11: "low", 18: "high", 21: "high", 23: "low",
     60: "high", 85: "high", 97: "high", 100: "high", 101: "high", 103: "high",
 }  # fmt: skip
+# The people a speaker model is measured on; none of them is ever in its training.
+STRANGERS = {
+    114: "high", 116: "low", 118: "high", 121: "high", 124: "low", 125: "low",
+}  # fmt: skip
+# All the people a speaker model is trained on. Stubble that varies a little with the mouth is allowed here.
+SPEAKERS = VETTED | {
+}  # fmt: skip
+GROUPS = {"vetted": VETTED, "speakers": SPEAKERS, "strangers": STRANGERS}
 PITCHES = {"high": (1.15, 1.32), "low": (0.9, 1.04)}  # of the one voice, per kind of person
 
 OPENINGS = (0.0, 0.05, 0.13, 0.25, 0.4, 0.58, 0.78, 1.0)
@@ -82,6 +90,20 @@ class Identity:
         with partial.open("wb") as file:
             np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
         partial.replace(path)
+
+
+def choose_people(words: Sequence[str]) -> dict[int, str]:
+    """Return seed -> kind of voice of a group's name ("speakers") or of seeds ("0", "7").
+
+    Raises ValueError for a word that is neither, and for people that nobody has looked at.
+    """
+    if len(words) == 1 and words[0] in GROUPS:
+        return dict(GROUPS[words[0]])
+    known = SPEAKERS | STRANGERS
+    unknown = [word for word in words if not word.isdigit() or int(word) not in known]
+    if unknown:
+        raise ValueError(f"people: {' '.join(unknown)}: give {', '.join(GROUPS)}, or seeds that are in one of them")
+    return {int(word): known[int(word)] for word in words}
 
 
 def load_identity(path: Path) -> Identity:

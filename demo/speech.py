@@ -20,7 +20,13 @@ from scipy.signal import resample_poly
 
 WEIGHTS = ("piper_joe_voice", "piper_joe_voice_json")
 SAMPLE_RATE = 48_000
-SENTENCES_PATH = Path(__file__).with_name("sentences.txt")
+# What the talkers read: `described` in the corpus of corpus.yaml, `train` and `test` where a speaker model is trained
+# and measured. No sentence is in two of them.
+SCRIPTS = {
+    "described": Path(__file__).with_name("sentences.txt"),
+    "train": Path(__file__).with_name("sentences_train.txt"),
+    "test": Path(__file__).with_name("sentences_test.txt"),
+}
 NOISE = 0.667  # piper's own default for this voice
 LEVEL = 0.5  # peak of a sentence
 LETTERS_PER_SECOND = 20.0  # of this voice, without pauses: 17 to 21
@@ -91,17 +97,17 @@ class MouthTrack:
     stresses_s: tuple[float, ...]
 
 
-def sentences() -> list[str]:
-    """The sentences that the talkers read, written for this corpus."""
-    return SENTENCES_PATH.read_text(encoding="utf-8").splitlines()
+def sentences(script: str = "described") -> list[str]:
+    """Return the sentences of one of SCRIPTS, written for this project."""
+    return SCRIPTS[script].read_text(encoding="utf-8").splitlines()
 
 
-def allot_sentences(seconds: Sequence[float], rng: np.random.Generator) -> list[list[str]]:
+def allot_sentences(seconds: Sequence[float], rng: np.random.Generator, script: str = "described") -> list[list[str]]:
     """Sentences for each of several talkers, enough for their seconds; none is used twice while there are fresh ones.
 
     Two talkers with the same text would be in step with each other's sound: no use as a wrong voice.
     """
-    texts = sentences()
+    texts = sentences(script)
     fresh: list[str] = []
     allotted = []
     for wanted_s in seconds:

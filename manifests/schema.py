@@ -29,6 +29,8 @@ REASONS: dict[str, str] = {
     "error:probe": "the file is not a media file, or its header cannot be read",
     "error:no_video": "the file has no video stream",
     "error:decode": "the video or audio cannot be decoded",
+    "error:joined": "another recording begins here, in the middle of the file",
+    "error:changed": "the file changed while it was read",
     "error:limits": "size, duration or dimensions pass the limits of the profile",
     "error:exception": "a stage raised an exception",
     "error:worker_crash": "the worker process died twice with this source",

@@ -49,7 +49,7 @@ def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
     wanted = probe.frames * SAMPLES_PER_FRAME + SAMPLE_RATE
     track = np.zeros(wanted, np.int16)
     end = 0
-    with open_media(path) as container:
+    with open_media(path, probe.end_byte) as container:
         stream = audio_stream(container)
         if stream is None:
             return None

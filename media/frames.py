@@ -123,12 +123,12 @@ def end_of(last: VideoFrame, probe: Probe) -> int:
 def frames_from(path: Path, probe: Probe, start_frame: int) -> Generator[VideoFrame]:
     """Decoded frames in order, from a keyframe before `start_frame` if the container can seek that exactly, or all."""
     if start_frame:
-        with open_media(path) as container:
+        with open_media(path, probe.end_byte) as container:
             frames = sought(container, video_stream(container, path), probe, start_frame)
             if frames is not None:
                 yield from frames
                 return
-    with open_media(path) as container:
+    with open_media(path, probe.end_byte) as container:
         yield from decoded(container, video_stream(container, path))
 
 
@@ -194,7 +194,7 @@ def keyframes(path: Path, probe: Probe, long_side: int, apart_frames: int) -> It
 
     From one to the next at least `apart_frames` pass. What does not decode is passed over.
     """
-    with open_media(path) as container:
+    with open_media(path, probe.end_byte) as container:
         stream = video_stream(container, path)
         following = 0
         for packet in packets(container, stream):

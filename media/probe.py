@@ -25,9 +25,10 @@ from av.video.stream import VideoStream
 
 from clock import FPS
 from media.errors import MediaError
+from media.joined import CLOCKED, clock_restart, header_before, packets_span_s, second_header
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,wav,mp3,flac,aac,dv,nut"
-CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+CONTAINER_OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": CONTAINERS}
 
 WITHOUT_PTS = "avi"
 ESTIMATED = {"mpeg", "mpegts"}  # ffmpeg guesses their duration from time stamps near the end
@@ -70,11 +71,18 @@ class Probe:
     audio_sample_rate: int | None
     audio_channels: int | None
     audio_tracks: int
+    end_byte: int | None = None  # where another recording begins, which is not read, or None: the whole file is one
+    rest_s: float = 0.0  # how long that and all after it last
 
     @property
     def frames(self) -> int:
         """Frames of the 25 fps grid that the header promises."""
         return max(1, grid_index(self.duration_s))
+
+    @property
+    def rest_frames(self) -> int:
+        """Frames of the grid behind those, for the recordings that are not read."""
+        return 0 if self.end_byte is None else max(1, grid_index(self.rest_s))
 
 
 def grid_index(time_s: float) -> int:
@@ -83,10 +91,14 @@ def grid_index(time_s: float) -> int:
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[InputContainer]:
-    """The opened container of a local file; raises MediaError("error:probe") if it is not one we read."""
+def open_media(path: Path, end_byte: int | None = None, start_byte: int = 0) -> Iterator[InputContainer]:
+    """The opened container of a local file, or of the bytes of it from `start_byte` to before `end_byte`.
+
+    Raises MediaError("error:probe") if it is not one we read.
+    """
+    part = f"subfile,,start,{start_byte},end,{end_byte or 0},,:" if start_byte or end_byte else ""  # end 0: the file's
     try:
-        container = av.open(f"file:{path.absolute()}", options=CONTAINER_OPTIONS, metadata_errors="replace")
+        container = av.open(f"{part}file:{path.absolute()}", options=CONTAINER_OPTIONS, metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
         raise MediaError("error:probe", f"{path}: cannot be opened as a video ({describe(error)})") from error
     try:
@@ -172,7 +184,8 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
     `error:decode` (no frame decodes), `error:limits`.
     """
     check_size(path, limits)
-    with open_media(path) as container:
+    end_byte = end_of_recording(path)
+    with open_media(path, end_byte) as container:
         stream = video_stream(container, path)
         check_pixels(path, stream.width or 0, stream.height or 0, limits)
         frame = first_frame(container, stream, path)
@@ -180,7 +193,7 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
         first_pts_s = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else 0.0
         duration_s = header_duration_s(container, stream, first_pts_s)
         if duration_s is None:
-            duration_s = packets_duration_s(path, first_pts_s)
+            duration_s = packets_duration_s(path, first_pts_s, end_byte)
         if duration_s > limits.max_duration_s:
             found = f"{duration_s:.0f} s long, the limit is {limits.max_duration_s:.0f}"
             raise MediaError("error:limits", f"{path}: {found}")
@@ -206,7 +219,35 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
             audio_sample_rate=audio.codec_context.sample_rate if audio else None,
             audio_channels=audio.codec_context.channels if audio else None,
             audio_tracks=len(container.streams.audio),
+            end_byte=end_byte,
+            rest_s=0.0 if end_byte is None else rest_duration_s(path, end_byte),
         )
+
+
+def end_of_recording(path: Path, start_byte: int = 0) -> int | None:
+    """The byte at which another recording begins behind the one at `start_byte`; None if there is none."""
+    end_byte = second_header(path, start_byte)
+    if end_byte is not None:
+        return end_byte
+    with open_media(path, None, start_byte) as container:
+        if container.format.name not in CLOCKED or not len(container.streams):
+            return None
+        begins = clock_restart(container)
+    return None if begins is None else header_before(path, start_byte + begins, start_byte)
+
+
+def rest_duration_s(path: Path, start_byte: int | None) -> float:
+    """How long the recordings from this byte on last together; what cannot be opened does not count."""
+    total_s = 0.0
+    while start_byte is not None:
+        try:
+            end_byte = end_of_recording(path, start_byte)
+            with open_media(path, end_byte, start_byte) as container:
+                total_s += packets_span_s(container)
+        except MediaError:
+            return total_s
+        start_byte = end_byte
+    return total_s
 
 
 def check_size(path: Path, limits: Limits) -> None:
@@ -240,10 +281,10 @@ def header_duration_s(container: InputContainer, stream: VideoStream, first_pts_
     return max(0.0, int(end[1]) * 3600 + int(end[2]) * 60 + float(end[3]) - first_pts_s) if end else None
 
 
-def packets_duration_s(path: Path, first_pts_s: float) -> float:
+def packets_duration_s(path: Path, first_pts_s: float, end_byte: int | None) -> float:
     """How long the pictures last by the time stamps of all packets; nothing is decoded."""
     end_s = first_pts_s
-    with open_media(path) as container:
+    with open_media(path, end_byte) as container:
         for packet in container.demux(video_stream(container, path)):
             if packet.pts is not None:
                 end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))

@@ -66,7 +66,7 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
             ) from error
         return str(output)
 
-    plain = Options()
+    plain = generator.completed(Options())
     with gradio.Blocks(title="SayAnything") as blocks:
         gradio.Markdown(f"# SayAnything\n{NOTE}")
         with gradio.Row():
@@ -77,7 +77,7 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
             steps = gradio.Slider(1, 50, plain.steps, step=1, label="Steps")
             guidance = gradio.Slider(1.0, 8.0, plain.guidance, step=0.5, label="Guidance")
             sampler = gradio.Radio(sorted(SAMPLERS), value=plain.sampler, label="Sampler")
-            region = gradio.Radio(["face", "mouth"], value=plain.region, label="Pasted region")
+            region = gradio.Radio(["face", "mouth"], value=generator.region, label="Pasted region")
         button = gradio.Button("Generate", variant="primary")
         button.click(run, [video, sound, seed, steps, guidance, sampler, region], result, concurrency_limit=1)
     return blocks

@@ -19,7 +19,6 @@ from training.mask import inside
 class Batch:
     """B windows of T frames; pictures are size x size, times are in frames of 25 a second."""
 
-    video: torch.Tensor  # uint8 [B, T, 3/2 size, size]: planes of yuv420p, BT.709, limited range
     reference: torch.Tensor  # uint8 [B, 3/2 size, size]: a frame of the same source, not masked
     mask_boxes: torch.Tensor  # float32 [B, T, 4]: x0, y0, x1, y1 of the mask in pixels
     reference_box: torch.Tensor  # float32 [B, 4]: the mask of the reference frame
@@ -29,6 +28,9 @@ class Batch:
     sample: torch.Tensor  # int64 [B]: place in the order of training
     keys: tuple[str, ...]  # the clips
     quarantined: tuple[tuple[str, str], ...]  # (key, reason) of clips that could not be read and were replaced
+    # One of the two: pictures, or what training/cache.py made of them.
+    video: torch.Tensor | None = None  # uint8 [B, T, 3/2 size, size]: planes of yuv420p, BT.709, limited range
+    latents: torch.Tensor | None = None  # float16 [B, T, parts, C, h, w]: mean, masked mode, perhaps std
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], keys: Sequence[str], quarantined: Sequence[tuple[str, str]]) -> Self:
@@ -38,6 +40,7 @@ class Batch:
 
     def frames(self) -> torch.Tensor:
         """The video as float32 RGB [B, T, 3, size, size] in -1..1."""
+        assert self.video is not None, "a batch of cached latents has no pictures"
         return rgb(self.video)
 
     def reference_frame(self) -> torch.Tensor:
@@ -46,11 +49,11 @@ class Batch:
 
     def masks(self) -> torch.Tensor:
         """1 inside the mask: float32 [B, T, 1, size, size]."""
-        return drawn(self.mask_boxes, self.video.shape[-1])
+        return drawn(self.mask_boxes, self.reference.shape[-1])
 
     def reference_mask(self) -> torch.Tensor:
         """1 inside the mask of the reference: float32 [B, 1, size, size]."""
-        return drawn(self.reference_box, self.video.shape[-1])
+        return drawn(self.reference_box, self.reference.shape[-1])
 
     def to(self, device: torch.device | str) -> Self:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))

@@ -10,6 +10,8 @@ meant to be passed on is the export.
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,23 @@ class State:
             "counters": {name: torch.tensor(getattr(self, name)) for name in self.counters},
             "random": torch.get_rng_state(),
         }
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Exchange the network's weights for their averages inside a `with` block; afterwards all are as before."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Content, not storage: FSDP2 and gradient buckets hold on to the tensors."""
+        for name, parameter in self.network.named_parameters():
+            current = parameter.detach().clone()
+            parameter.copy_(self.averaged[name])
+            self.averaged[name].copy_(current)
 
     def restore(self, found: dict[str, Any]) -> None:
         set_model_state_dict(self.network, found["network"])

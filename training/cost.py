@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,7 +30,7 @@ def clip_cost(network: SayAnything, codec: LatentCodec, settings: TrainingSettin
     dtype = torch.bfloat16 if settings.run.precision == "bf16" else torch.float32
     with torch.device("meta"):
         meta = SayAnything.from_configs(network.unet.config, network.id_guider.config, network.audio.config)
-        vae = AutoencoderKLTemporalDecoder(**given(codec.vae.config))
+        vae = type(codec.vae)(**given(codec.vae.config))
     modules: tuple[nn.Module, ...] = (meta, vae)
     for module in modules:  # diffusers makes a few parameters on the CPU whatever the default device
         nn.Module.to(module, device="meta", dtype=dtype)

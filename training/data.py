@@ -10,10 +10,12 @@ A sample that cannot be read is replaced by the next one of the order and report
 long as all ranks can read the same bytes.
 """
 
+import copy
 import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -27,6 +29,7 @@ from shards.member import NPY_HEADER_BYTES, OpenSample, read_rows
 from shards.reader import ShardError, walk
 from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, WHISPER_ROWS_PER_FRAME, npy_header
 from training.batch import Batch
+from training.cache import Cache
 from training.order import Place, SampleOrder, micro_batches
 from training.settings import DataSettings, MaskSettings
 from training.stream import Stream
@@ -62,6 +65,10 @@ class Dataset(Protocol):
     def validation(self) -> "Dataset | None":
         """The windows of the held-out sources, in a fixed order of their own; None without `validation_share`."""
 
+    def of_length(self, frames: int) -> "Dataset":
+        """The same clips in windows of so many frames; shorter clips are left out, perhaps all."""
+        ...
+
     def reader(
         self, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int
     ) -> tuple[torch.utils.data.Dataset[Batch], Iterator[list[Place]] | None]:
@@ -77,6 +84,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         self, shards: Path, index: pd.DataFrame, held_out: pd.DataFrame, settings: DataSettings, mask: MaskSettings
     ) -> None:
         self.shards, self.settings, self.mask, self._held_out = shards, settings, mask, held_out
+        self.cache: Cache | None = None  # set by the trainer: windows are then taken from it
         self.layers, self.dim = whisper_shape(shards, index)
         self._names, self._shard = np.unique(index["shard"].to_numpy("S"), return_inverse=True)
         self._keys, self._frames = index["key"].to_numpy("S"), index["frames"].to_numpy(np.int64)
@@ -87,10 +95,20 @@ class Indexed(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.order)
 
+    def clips(self) -> list[Clip]:
+        """All clips, in the order of the rows."""
+        return [self._clip(row) for row in range(len(self._frames))]
+
     def validation(self) -> Self | None:
         if self._held_out.empty:
             return None
         return type(self)(self.shards, self._held_out, self._held_out.iloc[:0], self.settings, self.mask)
+
+    def of_length(self, frames: int) -> Self:
+        other = copy.copy(self)
+        other.settings = replace(self.settings, frames=frames)
+        other.order = SampleOrder(self._shard, windows_of(self._frames, other.settings), self.settings.seed)
+        return other
 
     def reader(
         self, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int
@@ -99,7 +117,8 @@ class Indexed(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, places: Sequence[Place]) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The windows at some places of the order. Raises DataError if many in a row cannot be read."""
-        arrays, keys = empty(len(places), self.settings, self.layers, self.dim), []
+        latents = self.cache.latents.shape[1:] if self.cache is not None and self.cache.latents is not None else ()
+        arrays, keys = empty(len(places), self.settings, self.layers, self.dim, latents), []
         quarantined: list[tuple[str, str]] = []
         for b, (sample, epoch, i) in enumerate(places):
             arrays["sample"][b] = sample
@@ -112,9 +131,12 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         for attempt in range(MAX_REPLACED):
             row, random = int(rows[(i + attempt) % len(rows)]), self.order.random(epoch, i, attempt)
             in_source = self.settings.reference == "source"
-            reference = self._clip(self._of_source.row_of_frame(row, random) if in_source else row)
+            reference = self._of_source.row_of_frame(row, random) if in_source else row
             clip = self._clip(row)
-            fault = fill(arrays, b, clip, reference, random, self.mask)
+            if self.cache is not None:
+                fault = self.cache.fill(arrays, b, row, clip, reference, random)
+            else:
+                fault = fill(arrays, b, clip, self._clip(reference), random, self.mask)
             if fault is None:
                 return clip.key
             bad.append(fault)
@@ -150,7 +172,7 @@ def open_data(data: Path, settings: DataSettings, mask: MaskSettings) -> Dataset
     shards = data / "shards" if (data / "shards").is_dir() else data
     if (shards / INDEX_NAME).is_file():
         return open_indexed(shards, settings, mask)
-    if settings.mode == "index":
+    if settings.mode == "index" or settings.cache != "none":
         raise DataError(f"{data}: no {INDEX_NAME} in it or in its folder shards; python curation/run.py writes it")
     if settings.validation_share:
         raise DataError(f"{data}: data.validation_share needs an {INDEX_NAME}, and there is none")
@@ -172,6 +194,8 @@ def open_indexed(shards: Path, settings: DataSettings, mask: MaskSettings) -> Da
     indexed = Indexed(shards, training, validation, settings, mask)
     if settings.mode == "index":
         return indexed
+    if settings.cache != "none":
+        raise DataError(f"data.cache: {settings.cache} reads clips in any order, which data.mode: stream does not")
     tars = [shards / name for name in sorted(set(training["shard"]))]
     return Stream(
         tars, len(indexed), indexed.layers, indexed.dim, settings, mask, frozenset(held_out), indexed.validation()

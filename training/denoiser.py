@@ -38,12 +38,16 @@ def velocity(z0: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
     return (n - s * z0) / (1 + s**2).sqrt()
 
 
-def loss(F: Tensor, z0: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
-    """Equation 5 of each clip, [B]: lambda |D - z0|^2 in the equal form |F - v|^2.
+def loss(F: Tensor, z0: Tensor, n: Tensor, sigma: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Equation 5 of each clip, [B]: lambda |D - z0|^2 in the equal form |F - v|^2, averaged with `weight` if given.
 
-    Written with v nothing is divided by sigma^2, and no two large numbers are subtracted in bf16.
+    Written with v nothing is divided by sigma^2, and no two large numbers are subtracted in bf16. `weight` is
+    [B, F, 1, h, w].
     """
-    return (F.float() - velocity(z0, n, sigma)).square().mean(dim=(1, 2, 3, 4))
+    error = (F.float() - velocity(z0, n, sigma)).square()
+    if weight is None:
+        return error.mean(dim=(1, 2, 3, 4))
+    return (error.mean(dim=2, keepdim=True) * weight).sum(dim=(1, 2, 3, 4)) / weight.sum(dim=(1, 2, 3, 4))
 
 
 def draw_sigma(normal: Tensor, P_mean: float, P_std: float) -> Tensor:

@@ -17,7 +17,7 @@ from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
 from models.face_landmarks import FaceLandmarks
 from models.yolo_face import YoloFace
-from training.mask import POINTS, bridged, mask_boxes, median_face
+from training.mask import POINTS, bridged, mask_boxes, median_face, shown_squares
 from training.plan import runs
 from training.settings import MaskSettings
 
@@ -66,8 +66,22 @@ class FaceFinder:
                 landmarks.append(self.points(read_crops(reader, start, cutouts[start:stop], self.size), on_frame))
             face = median_face(within(boxes[part], cutouts[part], self.size))
             masks[part] = mask_boxes(np.concatenate(landmarks), face, mask)
+            cutouts[part], masks[part] = self.shown(cutouts[part], masks[part], face, mask)
         reader.close()
         return FaceTrack(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
+
+    def shown(
+        self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the network sees of face squares [T, 4] (source pixels), and masks [T, 4] in pixels of that.
+
+        `masks` and `face` are given in pixels of the face squares scaled to `size`; so are the masks that come back.
+        """
+        if mask.crop == "face":
+            return cutouts, masks
+        squares_in = shown_squares(masks, face, self.size, mask)
+        scale = (cutouts[:, 2:3] - cutouts[:, :1]) / self.size
+        return np.tile(cutouts[:, :2], 2) + squares_in * scale, within(masks, squares_in, self.size)
 
     def largest(
         self, pictures: Iterable[tuple[int, np.ndarray]], probe: Probe, on_frame: Callable[[], object]
@@ -111,8 +125,12 @@ class FaceFinder:
         square = squares(fill_gaps(box[None], np.array([True])), self.expansion, self.smooth_frames, width, height)[0]
         x0, y0, x1, y1 = np.round(square).astype(int)
         crop = cv2.resize(rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA)
-        landmarks = self.points(crop[None])
-        found = mask_boxes(landmarks, within(box[None], square[None], self.size)[0], mask)[0]
+        face = within(box[None], square[None], self.size)[0]
+        found = mask_boxes(self.points(crop[None]), face, mask)
         if not np.isfinite(found).all():
             raise ValueError(f"{path}: no face landmarks in it; give another picture with --reference")
-        return crop, found
+        shown, found = self.shown(square[None], found, face, mask)
+        x0, y0, x1, y1 = np.round(shown[0]).astype(int)
+        return cv2.resize(
+            rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA
+        ), found[0]

@@ -15,7 +15,7 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,17 +43,19 @@ from models.whisper_features import WhisperFeatures  # noqa: E402
 from training import watermark  # noqa: E402
 from training.batch import drawn  # noqa: E402
 from training.checkpoint import SETTINGS  # noqa: E402
-from training.composite import compose, region_of  # noqa: E402
+from training.composite import Crop, paste, union  # noqa: E402
 from training.faces import FaceFinder, FaceTrack  # noqa: E402
 from training.latents import LatentCodec, concatenated_and_identity, window_starts  # noqa: E402
 from training.network import SayAnything  # noqa: E402
-from training.plan import OVERLAP, SEGMENT, Run, chunks, runs, source_frames  # noqa: E402
+from training.plan import CHUNK_FRAMES, Run, Segments, chunks, runs, source_frames  # noqa: E402
 from training.ranks import started  # noqa: E402
 from training.sampler import SAMPLERS, Denoise, guided, karras_sigmas  # noqa: E402
-from training.settings import MaskSettings  # noqa: E402
+from training.settings import MaskSettings, SamplingSettings  # noqa: E402
 from training.validation import autocast, to_uint8  # noqa: E402
 
 ROWS_PER_FRAME = 2
+AT_ONCE = 16  # untouched pictures in memory
+Region = Literal["face", "mouth"]  # the face box (appendix B), or only the masked rectangle
 Progressed = Callable[[str, int], object]  # (phase, frames of it that were done)
 
 
@@ -66,16 +68,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Options:
-    """How a video is generated; the defaults are appendix B's."""
+    """How a video is generated. None: as the checkpoint says (`sampling` in its settings; the paper's: appendix B)."""
 
     seed: int = 0  # of the noise and of the reference frame
-    steps: int = 15
-    guidance: float = 3.0
+    steps: int | None = None
+    guidance: float | None = None
     sampler: str = "euler"
-    sigma_max: float = 700.0  # SVD's; 80 to 100 spends no steps where training hardly was
-    segments: int = 6  # denoised together; 1 is streaming: each segment is finished before the next begins
-    batch: int = 1  # segments in one forward pass
-    region: Literal["face", "mouth"] = "face"  # what is pasted: the face box (appendix B) or only the masked rectangle
+    sigma_max: float | None = None  # SVD's is 700; 80 to 100 spends no steps where training hardly was
+    chunk_frames: int = CHUNK_FRAMES  # denoised together; 1 is streaming: each segment is finished before the next
+    batch: int = 1  # segments in one forward pass, or as many as have 16 frames
+    region: Region | None = None  # what is pasted; None: what the checkpoint was trained for
     reference: Path | None = None  # a picture instead of a random frame of the video
     crf: float = 18.0
     payload: int | None = 0  # of the watermark; None: no watermark
@@ -98,6 +100,9 @@ class Generator:
         self.size: int = settings["data"]["size"]
         self.window_frames: int = settings["data"]["window_frames"]
         self.mask = MaskSettings(**settings["mask"])
+        self.sampling = SamplingSettings(**settings.get("sampling", {}))
+        self.segments = Segments.of(settings["data"]["frames"])
+        self.region: Region = "mouth" if self.mask.crop == "mouth" else "face"
         self.faces = FaceFinder(profile, str(device))
         whisper = dict(profile.stages)["steps/whisper"]["weights"]
         self.whisper = WhisperFeatures(weights.require(whisper)[whisper], str(device))
@@ -111,6 +116,7 @@ class Generator:
         sound, described = read_sound(job.audio), probe(job.video)
         frames = -(-len(sound) // SAMPLES_PER_FRAME)
         progressed("frames", frames)
+        options = self.completed(options)
         track = self.faces.follow(job.video, described, frames, self.mask, lambda: progressed("faces", 1))
         if not track.has_face.any():
             raise ValueError(f"{job.video}: no face in its first {len(track.boxes) / 25:.1f} s; nothing to lip-sync")
@@ -132,6 +138,11 @@ class Generator:
                 progressed("generate", 1)
         return frames
 
+    def completed(self, options: Options) -> Options:
+        """The options with what they leave open taken from the checkpoint."""
+        open_ones = {name: getattr(self.sampling, name) for name in ("steps", "guidance", "sigma_max")}
+        return replace(options, **{name: value for name, value in open_ones.items() if getattr(options, name) is None})
+
     def frames(
         self, film: "Film", sound: AudioTrack, reference: tuple[np.ndarray, np.ndarray], options: Options
     ) -> Iterator[Planes]:
@@ -139,26 +150,30 @@ class Generator:
         done = 0
         for run in runs(film.track.has_face, film.track.boxes, film.shown):
             yield from film.untouched(done, run.start)
-            yield from self.run(film, run, sound, reference, options)
+            crops = self.crops(film, self.run(film, run, sound, reference, options), options)
+            yield from paste(crops, options.payload)
             done = run.end
         yield from film.untouched(done, len(film.shown))
 
     def run(
         self, film: "Film", run: Run, sound: AudioTrack, reference: tuple[np.ndarray, np.ndarray], options: Options
-    ) -> Iterator[Planes]:
-        """The frames of one run: chunk by chunk, each held to the last four latents of the one before."""
+    ) -> Iterator[tuple[int, Picture, np.ndarray]]:
+        """The frames of one run, their pictures and what is generated of them, [S, S, 3] uint8 RGB.
+
+        They are made chunk by chunk, each held to the last four latents of the one before.
+        """
         known, tail = None, np.empty((0, self.size, self.size, 3), np.uint8)
-        pieces = chunks(run, options.segments)
+        pieces = chunks(run, self.segments, options.chunk_frames)
         for number, chunk in enumerate(pieces):
             pictures = film.pictures(chunk.start, chunk.end)
             latents = self.denoised(film, chunk, pictures, sound, reference, options, known)
             made = to_uint8(self.codec.decode(latents))
             made[: len(tail)] = crossfaded(tail, made[: len(tail)])
             last = number == len(pieces) - 1
-            ready = len(made) if last else len(made) - OVERLAP
+            ready = len(made) if last else len(made) - self.segments.overlap
             known, tail = latents[ready:], made[ready:]
             for i in range(ready):
-                yield self.placed(film, chunk.start + i, pictures[i], made[i], options)
+                yield chunk.start + i, pictures[i], made[i]
 
     def denoised(
         self,
@@ -190,11 +205,12 @@ class Generator:
             )
             tokens = self.network.audio(self.rows(sound, chunk))[0]
             residuals = self.network.id_guider(identity)
-            denoise = averaged(self.network, concatenated[0], tokens, residuals, options)
-            noise = torch.stack(
-                [frame_noise(options.seed, t, tuple(concatenated.shape[2:])) for t in range(chunk.start, chunk.end)]
-            )
-            sigmas = karras_sigmas(options.steps, sigma_max=options.sigma_max)
+            denoise = averaged(self.network, concatenated[0], tokens, residuals, self.segments, options)
+            shape, shared = tuple(concatenated.shape[2:]), self.sampling.noise == "shared"
+            times = [0 if shared else t for t in range(chunk.start, chunk.end)]
+            noise = torch.stack([frame_noise(options.seed, t, shape) for t in times])
+            assert options.steps is not None and options.sigma_max is not None, "completed in `generate`"
+            sigmas = karras_sigmas(options.steps, self.sampling.sigma_min, options.sigma_max)
             return SAMPLERS[options.sampler](held(denoise, known), noise.to(self.device), sigmas)
 
     def rows(self, sound: AudioTrack, chunk: Run) -> Tensor:
@@ -215,24 +231,23 @@ class Generator:
         picture = read_pictures(film.reader, chosen, chosen + 1)[0]
         return picture.crop(film.track.squares[chosen], film.probe, self.faces.size), film.track.mask[chosen]
 
-    def placed(self, film: "Film", t: int, picture: Picture, made: np.ndarray, options: Options) -> Planes:
-        """Output frame t: the generated crop in the planes of its source frame."""
-        source = film.shown[t]
-        square = np.round(film.track.squares[source]).astype(int)
-        side = int(square[2] - square[0])
-        scale, corner = side / self.size, np.tile(square[:2], 2)
-        if options.region == "mouth":
-            boxes = [film.track.mask[source] * (side / self.faces.size) + corner]
-        else:
-            found = self.faces.face_in(made)
-            boxes = [film.track.boxes[source], *([found * scale + corner] if found is not None else [])]
-        region = region_of(boxes, square, *picture.planes[0].shape[::-1])
-        face = cv2.resize(made, (side, side), interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-        x0, y0, x1, y1 = region
-        face = np.ascontiguousarray(face[y0 - square[1] : y1 - square[1], x0 - square[0] : x1 - square[0]])
-        if options.payload is not None and face.size:
-            face = watermark.embed(face[None], options.payload, np.array([[x0, y0]]))[0]
-        return compose(picture, face, region)
+    def crops(self, film: "Film", made: Iterable[tuple[int, Picture, np.ndarray]], options: Options) -> Iterator[Crop]:
+        """What `run` makes, with its places in the source."""
+        for t, picture, crop in made:
+            source = film.shown[t]
+            square, mask = self.place(film.track, source)
+            scale, corner = (square[2] - square[0]) / self.size, np.tile(square[:2], 2)
+            box = mask
+            if (options.region or self.region) == "face":
+                box, found = film.track.boxes[source], self.faces.face_in(crop)
+                box = box if found is None else union(box, found * scale + corner)
+            shown = picture.crop(square, film.probe, self.size)
+            yield Crop(picture, shown, crop, (mask - corner) / scale, square, box)
+
+    def place(self, track: FaceTrack, source: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the crop generated for a source frame lies, int [4], and its mask [4], both in source pixels."""
+        square = np.round(track.squares[source]).astype(int)
+        return square, track.mask[source] * ((square[2] - square[0]) / self.faces.size) + np.tile(square[:2], 2)
 
     def resized(self, crop: np.ndarray) -> np.ndarray:
         return (
@@ -264,19 +279,27 @@ class Film:
         return [found[source - low] for source in wanted]
 
     def untouched(self, start: int, end: int) -> Iterator[Planes]:
-        for first in range(start, end, SEGMENT):
-            for picture in self.pictures(first, min(first + SEGMENT, end)):
+        for first in range(start, end, AT_ONCE):
+            for picture in self.pictures(first, min(first + AT_ONCE, end)):
                 yield picture.planes
 
 
 def averaged(
-    network: SayAnything, concatenated: Tensor, tokens: Tensor, residuals: list[Tensor], options: Options
+    network: SayAnything,
+    concatenated: Tensor,
+    tokens: Tensor,
+    residuals: list[Tensor],
+    segments: Segments,
+    options: Options,
 ) -> Denoise:
-    """The denoiser of a chunk [m, 4, h, w]: segments of 16, averaged in every step where they overlap."""
-    frames = len(concatenated)
-    starts = window_starts(frames, SEGMENT, OVERLAP)
-    places = [torch.arange(start, start + SEGMENT).clamp(max=frames - 1) for start in starts]  # short: the last repeats
-    batches = [places[i : i + options.batch] for i in range(0, len(places), options.batch)]
+    """The denoiser of a chunk [m, 4, h, w]: segments, averaged in every step where they overlap."""
+    frames, length = len(concatenated), segments.frames
+    starts = window_starts(frames, length, segments.overlap)
+    places = [torch.arange(start, start + length).clamp(max=frames - 1) for start in starts]  # short: the last repeats
+    at_once = max(options.batch, 16 // length)
+    batches = [places[i : i + at_once] for i in range(0, len(places), at_once)]
+    assert options.guidance is not None, "completed in `generate`"
+    guidance = options.guidance
     counts = torch.zeros(frames, device=concatenated.device)
     for place in places:
         counts[place.unique()] += 1
@@ -290,7 +313,7 @@ def averaged(
         return [residual.expand(len(batch), -1, -1, -1) for residual in residuals]
 
     denoisers = [
-        guided(network, part(concatenated, batch), part(tokens, batch), residuals_of(batch), options.guidance)
+        guided(network, part(concatenated, batch), part(tokens, batch), residuals_of(batch), guidance)
         for batch in batches
     ]
 
@@ -403,7 +426,9 @@ def options_of(given: argparse.Namespace) -> Options:
     names = ("seed", "steps", "guidance", "sampler", "sigma_max", "batch", "region", "reference", "crf")
     found = Options(**{name: getattr(given, name) for name in names})
     return replace(
-        found, segments=1 if given.streaming else found.segments, payload=None if given.no_watermark else given.payload
+        found,
+        chunk_frames=1 if given.streaming else found.chunk_frames,
+        payload=None if given.no_watermark else given.payload,
     )
 
 
@@ -427,27 +452,25 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=plain.seed, help="of noise and reference frame (default: %(default)s)"
     )
     found.add_argument("--reference", type=Path, help="a picture of the face; default: a random frame of the video")
-    found.add_argument("--steps", type=int, default=plain.steps, help="denoising steps (default: %(default)s)")
+    found.add_argument("--steps", type=int, help="denoising steps (default: the checkpoint's; the paper's 15)")
     found.add_argument(
         "--guidance",
         type=float,
-        default=plain.guidance,
-        help="1 switches it off and halves the time (default: %(default)s)",
+        help="1 switches it off and halves the time (default: the checkpoint's; the paper's 3)",
     )
     found.add_argument(
         "--sampler", choices=sorted(SAMPLERS), default=plain.sampler, help="heun: two passes a step, for few steps"
     )
-    found.add_argument(
-        "--sigma-max", type=float, default=plain.sigma_max, help="first noise level (default: SVD's %(default)s)"
-    )
-    found.add_argument(
-        "--streaming", action="store_true", help="finish each segment of 16 frames before the next begins"
-    )
+    found.add_argument("--sigma-max", type=float, help="first noise level (default: the checkpoint's; SVD's 700)")
+    found.add_argument("--streaming", action="store_true", help="finish each segment before the next begins")
     found.add_argument(
         "--batch", type=int, default=plain.batch, help="segments in one forward pass (default: %(default)s)"
     )
     found.add_argument(
-        "--region", choices=("face", "mouth"), default=plain.region, help="what is pasted (default: %(default)s)"
+        "--region",
+        choices=("face", "mouth"),
+        default=plain.region,
+        help="what is pasted (default: what the checkpoint was trained for)",
     )
     found.add_argument("--crf", type=float, default=plain.crf, help="of H.264; 0 is lossless (default: %(default)s)")
     found.add_argument(

@@ -16,11 +16,12 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
-VARIANTS = {  # what the paper's size, and what its text, ask for
+STEM_CHANNELS = (32, 64, 128, 64)  # section 3.3
+VARIANTS = {  # what the paper's size, and what its text, ask for; and one for small networks, whose stem costs less
     "size": {"layers": (2, 2, 2, 0), "zero_convs": True},
     "text": {"layers": (2, 2, 2, 2), "zero_convs": False},
+    "small": {"layers": (2, 2, 2, 0), "zero_convs": True, "stem_channels": (8, 16, 32, 32)},
 }
-STEM_CHANNELS = (32, 64, 128, 64)  # section 3.3
 SKIPS_PER_LEVEL = 2  # of the UNet, plus one for each downsampling
 
 
@@ -35,11 +36,12 @@ class IDGuider(ModelMixin, ConfigMixin):
         channels: tuple[int, ...] = (320, 640, 1280, 1280),
         layers: tuple[int, ...] = (2, 2, 2, 0),
         stem_strides: tuple[int, ...] = (2, 2, 2),
+        stem_channels: tuple[int, ...] = STEM_CHANNELS,
         zero_convs: bool = True,
         norm_groups: int = 32,
     ) -> None:
         super().__init__()
-        self.stem = Stem(in_channels, channels[0], stem_strides)
+        self.stem = Stem(in_channels, channels[0], stem_strides, stem_channels)
         before = (channels[0], *channels[:-1])
         self.levels = nn.ModuleList(
             nn.ModuleList(
@@ -87,11 +89,13 @@ class IDGuider(ModelMixin, ConfigMixin):
 class Stem(nn.Module):
     """The convolutional downsampler: [B, C, H, W] -> [B, out, H/8, W/8] with three strides of 2."""
 
-    def __init__(self, in_channels: int, out_channels: int, strides: tuple[int, ...]) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, strides: tuple[int, ...], channels: tuple[int, ...]
+    ) -> None:
         super().__init__()
-        first, *rest = STEM_CHANNELS
+        first, *rest = channels
         layers: list[nn.Module] = [nn.Conv2d(in_channels, first, 3, padding=1)]
-        for stride, before, after in zip(strides, STEM_CHANNELS, rest, strict=False):
+        for stride, before, after in zip(strides, channels, rest, strict=False):
             layers += [nn.Conv2d(before, before, 3, padding=1), nn.Conv2d(before, after, 3, stride=stride, padding=1)]
         self.layers = nn.ModuleList(layers)
         self.out = nn.Conv2d(layers[-1].out_channels, out_channels, 3, padding=1)  # pyright: ignore[reportArgumentType]

@@ -4,6 +4,7 @@ What is denoised is a sample of the VAE's posterior times 0.18215 (`scaling_fact
 unscaled: so SVD was trained, and mixing the two up is a known bug of its re-implementations.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,18 +12,23 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Autoen
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
+from training.linear_codec import LinearCodec
 from training.settings import Fusion
 
 ENCODE_FRAMES = 16  # pictures of one VAE call: 320 x 320 in bf16 takes 0.2 GB each
 
 
 class LatentCodec:
-    """A frozen temporal VAE; it encodes picture by picture and decodes runs of frames together."""
+    """A frozen temporal VAE, or a linear codec; it encodes picture by picture and decodes runs of frames together."""
 
-    def __init__(self, vae: AutoencoderKLTemporalDecoder) -> None:
+    def __init__(self, vae: AutoencoderKLTemporalDecoder | LinearCodec) -> None:
         self.vae = vae.requires_grad_(False).eval()
+        self.draws = not isinstance(vae, LinearCodec)  # whether the posterior has a spread
+        self.parts = 3 if self.draws else 2  # of a cached frame: training/cache.py
         self.scale: float = vae.config["scaling_factor"]
-        self.factor: int = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.factor: int = (
+            vae.factor if isinstance(vae, LinearCodec) else 2 ** (len(vae.config["block_out_channels"]) - 1)
+        )
         self.channels: int = vae.config["latent_channels"]
 
     @classmethod
@@ -30,6 +36,9 @@ class LatentCodec:
         """The VAE of a diffusers folder (`<base>/vae`). Raises ValueError if there is none."""
         if not (base / "vae" / "config.json").is_file():
             raise ValueError(f'{base / "vae"}: no VAE (config.json is missing); README, "Train", says where to get it')
+        config = json.loads((base / "vae" / "config.json").read_text(encoding="utf-8"))
+        if config.get("_class_name") == LinearCodec.__name__:
+            return cls(LinearCodec.from_pretrained(base / "vae", torch_dtype=dtype).to(device))  # pyright: ignore
         fp16 = not (base / "vae" / "diffusion_pytorch_model.safetensors").is_file()
         vae = AutoencoderKLTemporalDecoder.from_pretrained(
             base / "vae", torch_dtype=dtype, variant="fp16" if fp16 else None, use_safetensors=True
@@ -78,6 +87,11 @@ class LatentCodec:
         return done
 
 
+def latent_mask(mask: Tensor, factor: int) -> Tensor:
+    """[B, F, 1, H, W] of pictures -> [B, F, 1, h, w] of latents: 1 where any pixel of a latent lies in the mask."""
+    return torch.nn.functional.max_pool2d(mask.flatten(0, 1), factor).unflatten(0, mask.shape[:2])
+
+
 def window_starts(frames: int, window: int, overlap: int) -> list[int]:
     """First frames of windows that cover `frames`, each sharing at least `overlap` with the one before."""
     if frames <= window:
@@ -98,9 +112,14 @@ def concatenated_and_identity(
     if fusion == "video_fusion":
         repeated = codec.condition(reference)[:, None].expand(-1, frames.shape[1], -1, -1, -1)
         return repeated, torch.cat([masked, mask], dim=2).flatten(0, 1)
+    return codec.condition(masked), identity_of(codec, reference, reference_mask, fusion)
+
+
+def identity_of(codec: LatentCodec, reference: Tensor, reference_mask: Tensor, fusion: Fusion) -> Tensor:
+    """What the ID-Guider sees of a reference: [B, 4, H, W] picture and mask, or with "vae_feature" [B, C + 1, h, w]."""
     if fusion == "vae_feature":
         small = torch.nn.functional.adaptive_max_pool2d(
             reference_mask, [s // codec.factor for s in reference.shape[-2:]]
         )
-        return codec.condition(masked), torch.cat([codec.condition(reference), small], dim=1)
-    return codec.condition(masked), torch.cat([reference, reference_mask], dim=1)
+        return torch.cat([codec.condition(reference), small], dim=1)
+    return torch.cat([reference, reference_mask], dim=1)

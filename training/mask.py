@@ -23,6 +23,7 @@ POINTS = (*LIPS, *FACE_OVAL)  # the order of the member landmarks.npy
 HEAD = [POINTS.index(p) for p in (454, 356, 389, 251, 284, 332, 297, 338, 10, 109, 67, 103, 54, 21, 162, 127, 234)]
 CORNERS = [POINTS.index(p) for p in (61, 291)]
 SMOOTH_FRAMES = 6.0  # sigma of the Gaussian over the way from head to mouth: syllables come at 4 to 8 a second
+SQUARE_FRAMES = 6.0  # sigma of the Gaussian over the centre of a mouth crop
 
 
 def mask_boxes(landmarks: np.ndarray, face: np.ndarray, settings: MaskSettings) -> np.ndarray:
@@ -76,9 +77,31 @@ def look_ahead(track: np.ndarray, alpha: float) -> np.ndarray:
     return alpha * track + (1 - alpha) * np.where(np.isnan(following), track, following)
 
 
+def shown_squares(boxes: np.ndarray, face: np.ndarray, size: int, settings: MaskSettings) -> np.ndarray:
+    """What of a clip's pictures of `size` the network sees: [T, 4] float32 squares of whole even pixels.
+
+    `boxes` is [T, 4] of `mask_boxes`, `face` the clip's face box [4]. A face crop is the whole picture. A mouth crop
+    follows the centre of the mask, smoothed over time; a frame without a mask has NaN. Even pixels, so that the
+    half-sized chroma planes are cut in the same place.
+    """
+    if settings.crop == "face":
+        return np.tile(np.array([0, 0, size, size], np.float32), (len(boxes), 1))
+    found = np.isfinite(boxes).all(axis=1)
+    side = min(2 * round(settings.crop_side * float(face[3] - face[1]) / 2), size - size % 2)
+    centres = np.where(found[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2, 0)
+    sums = smooth(np.column_stack([centres, found]), SQUARE_FRAMES)
+    centre = np.where(found[:, None], sums[:, :2] / np.maximum(sums[:, 2:], 1e-6), np.nan)
+    corner = np.clip(2 * np.round((centre - side / 2) / 2), 0, size - side)
+    return np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+
+
 def context_frames(settings: MaskSettings) -> int:
-    """A frame's rectangle depends on no landmarks further away: smoothing, the frame ahead, and a gap beyond both."""
-    return round(3 * SMOOTH_FRAMES) + 1 + settings.max_gap_frames + 1
+    """A frame's rectangle and square depend on no landmarks further away than this.
+
+    Smoothing of both, the frame ahead, and a gap beyond all of them.
+    """
+    square = round(3 * SQUARE_FRAMES) if settings.crop == "mouth" else 0
+    return round(3 * SMOOTH_FRAMES) + square + 1 + settings.max_gap_frames + 1
 
 
 def inside(boxes: Any, x: Any, y: Any) -> Any:

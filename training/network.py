@@ -108,12 +108,11 @@ def build(base: Path, settings: ModelSettings, audio: AudioShape, vae_factor: in
     """
     config, weights = svd_unet(base)
     unet = from_svd(config, weights, audio.dim, settings.audio_in_mid)
-    halvings = vae_factor.bit_length() - 1
     latents = settings.fusion == "vae_feature"
     guider = IDGuider(
-        in_channels=5 if latents else 4,
+        in_channels=config["out_channels"] + 1 if latents else 4,
         channels=tuple(config["block_out_channels"]),
-        stem_strides=(1, 1, 1) if latents else (1,) * (3 - halvings) + (2,) * halvings,
+        stem_strides=(1, 1, 1) if latents else stem_strides(vae_factor),
         **VARIANTS[settings.id_guider],
     )
     guider.load_svd(weights)
@@ -121,6 +120,14 @@ def build(base: Path, settings: ModelSettings, audio: AudioShape, vae_factor: in
         layers=audio.layers, dim=audio.dim, window_frames=audio.window_frames, use=settings.audio_layers
     )
     return SayAnything(unet, guider, tokens)
+
+
+def stem_strides(factor: int) -> tuple[int, ...]:
+    """Three strides whose product is the codec's factor, small ones first: (2, 2, 2) for SVD's 8, (1, 2, 3) for 6."""
+    strides = [prime for prime in (2, 3, 5, 7) for _ in range(3) if factor % prime == 0 and (factor := factor // prime)]
+    if factor != 1 or len(strides) > 3:
+        raise ValueError("the codec's factor needs at most three prime factors below 11")
+    return (1,) * (3 - len(strides)) + tuple(strides)
 
 
 def svd_unet(base: Path) -> tuple[dict, dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """One batch -> its loss: pictures to latents, noise and masks from each clip's own seed, the network, equation 5."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,19 +9,20 @@ from torch import Tensor
 from training import denoiser
 from training.batch import Batch
 from training.denoiser import Scalings
-from training.latents import LatentCodec, concatenated_and_identity
+from training.latents import LatentCodec, concatenated_and_identity, identity_of, latent_mask
 from training.network import Conditions, SayAnything
 from training.settings import Fusion, NoiseSettings
 
 
 @dataclass(frozen=True)
 class Noisy:
-    """A batch ready for the network: z0 and n [B, F, 4, h, w], sigma [B], conditions."""
+    """A batch ready for the network: z0 and n [B, F, 4, h, w], sigma [B], conditions, mask [B, F, 1, h, w]."""
 
     z0: Tensor
     n: Tensor
     sigma: Tensor
     conditions: Conditions
+    mask: Tensor
 
     def with_audio_of_another(self) -> "Noisy":
         """The same clips and noise, each with the sound of the clip before it in the batch."""
@@ -32,26 +34,41 @@ def prepare(
     batch: Batch, codec: LatentCodec, noise: NoiseSettings, fusion: Fusion, mask_conditions: bool = True
 ) -> Noisy:
     """Encode a batch and draw its noise. `mask_conditions` False keeps every condition, as validation wants."""
-    frames, reference = batch.frames(), batch.reference_frame()
-    shape = (frames.shape[1], codec.channels, *(size // codec.factor for size in frames.shape[-2:]))
+    z0_of, concatenated, identity = encode(batch, codec, fusion)
+    shape = tuple(concatenated.shape[1:])
     draws = [denoiser.draw_noise(seed, shape) for seed in batch.noise_seed.tolist()]
-    n, posterior, normal = (torch.stack(parts).to(frames.device) for parts in zip(*draws, strict=True))
-    concatenated, identity = concatenated_and_identity(
-        codec, frames, batch.masks(), reference, batch.reference_mask(), fusion
-    )
+    n, posterior, normal = (torch.stack(parts).to(concatenated.device) for parts in zip(*draws, strict=True))
     rates = (noise.drop_audio, noise.drop_identity) if mask_conditions else (0.0, 0.0)
     keep_audio, keep_identity = denoiser.draw_masks(batch.drop_draws, *rates)
     return Noisy(
-        z0=codec.clean(frames, posterior),
+        z0=z0_of(posterior),
         n=n,
         sigma=denoiser.draw_sigma(normal, noise.P_mean, noise.P_std),
         conditions=Conditions(concatenated, identity, batch.whisper, keep_audio, keep_identity),
+        mask=latent_mask(batch.masks(), codec.factor),
     )
 
 
-def losses(network: SayAnything | torch.nn.Module, noisy: Noisy) -> Tensor:
-    """Equation 5 of each clip, [B]. `network` may be wrapped for DDP."""
+def encode(batch: Batch, codec: LatentCodec, fusion: Fusion) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """What the codec makes of a batch: z0 from a posterior draw, and the two picture conditions of the network."""
+    reference, reference_mask = batch.reference_frame(), batch.reference_mask()
+    if batch.latents is None:
+        frames = batch.frames()
+        conditions = concatenated_and_identity(codec, frames, batch.masks(), reference, reference_mask, fusion)
+        return (lambda draw: codec.clean(frames, draw)), *conditions
+    mean, masked, *std = batch.latents.float().unbind(2)
+    spread = std[0] if std else torch.zeros((), device=mean.device)
+    return (
+        (lambda draw: codec.scale * (mean + spread * draw)),
+        masked,
+        identity_of(codec, reference, reference_mask, fusion),
+    )
+
+
+def losses(network: SayAnything | torch.nn.Module, noisy: Noisy, outside: float = 1.0) -> Tensor:
+    """Equation 5 of each clip, [B], its errors outside the mask weighted. `network` may be wrapped for DDP."""
     s = Scalings.of(noisy.sigma)
     z = noisy.z0 + noisy.sigma.view(-1, 1, 1, 1, 1) * noisy.n
     F = network(s.c_in * z, s.c_noise, noisy.conditions)
-    return denoiser.loss(F, noisy.z0, noisy.n, noisy.sigma)
+    weight = None if outside == 1.0 else noisy.mask + outside * (1 - noisy.mask)
+    return denoiser.loss(F, noisy.z0, noisy.n, noisy.sigma, weight)

@@ -11,10 +11,22 @@ import numpy as np
 
 from media.geometry import smooth
 
-SEGMENT, OVERLAP = 16, 4  # section 4.1, appendix B
-CHUNK_SEGMENTS = 6  # denoised together: 76 frames, 3 s; more takes memory, less has more joints
+CHUNK_FRAMES = 76  # denoised together, 3 s: six segments; more takes memory, less has more joints
 TURN_FRAMES = 2.0  # sigma of the easing where the video turns round
 JUMP = 0.5  # of the face's side: a box that moves further from one frame to the next is another shot
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What the network sees at once: so many frames as it was trained on, sharing some with the segment before."""
+
+    frames: int = 16  # section 4.1
+    overlap: int = 4  # appendix B
+
+    @classmethod
+    def of(cls, frames: int) -> "Segments":
+        """Appendix B's quarter, for windows of another length."""
+        return cls(frames, max(1, frames // 4))
 
 
 def source_frames(video_frames: int, sound_frames: int) -> np.ndarray:
@@ -52,8 +64,9 @@ def runs(has_face: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> list[Run
     return [Run(a, b) for a, b in pairwise(edges) if found[a]]
 
 
-def chunks(run: Run, segments: int = CHUNK_SEGMENTS) -> list[Run]:
+def chunks(run: Run, segments: Segments = Segments(), at_most: int = CHUNK_FRAMES) -> list[Run]:
     """A run in pieces that are denoised one after the other; each begins with the last frames of the one before."""
-    length = SEGMENT + (segments - 1) * (SEGMENT - OVERLAP)
-    starts = list(range(run.start, max(run.end - OVERLAP, run.start + 1), length - OVERLAP))
+    step = segments.frames - segments.overlap
+    length = segments.frames + max(0, (at_most - segments.frames) // step) * step
+    starts = list(range(run.start, max(run.end - segments.overlap, run.start + 1), length - segments.overlap))
     return [Run(start, min(start + length, run.end)) for start in starts]

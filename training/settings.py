@@ -23,6 +23,9 @@ class MaskSettings:
     up: float = 0.20  # from the corners of the mouth; lips reach .20
     down: float = 0.36  # chins reach .33
     side: float = 0.28  # lips reach .26
+    # What the network sees: the whole picture of the shards (the paper), or, off the paper, a square around the mask
+    crop: Literal["face", "mouth"] = "face"
+    crop_side: float = 0.84  # of that square: the mask fills two thirds of its side
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class DataSettings:
 
     frames: int = 16  # section 4.1
     size: int = 320  # section 4.1: shards of another size are scaled
+    cache: Literal["none", "pictures", "latents"] = "none"  # made once, beside the run: training/cache.py
     window_frames: int = 2  # k of section 3.4: frames of sound heard on each side
     reference: Literal["source", "clip"] = "source"  # section 4.1: from the corresponding complete video
     weight: Literal["length", "clip"] = "length"  # how often a clip comes in an epoch
@@ -48,7 +52,8 @@ class ModelSettings:
     base: str = "weights/stable-video-diffusion-img2vid-xt"
     audio_layers: Literal["all", "last", "weighted"] = "all"
     audio_in_mid: bool = False
-    id_guider: Literal["size", "text"] = "size"  # the paper's 98 M, or its text taken literally: training/id_guider.py
+    # The paper's 98 M, its text taken literally, or, off the paper, a stem of a quarter: training/id_guider.py
+    id_guider: Literal["size", "text", "small"] = "size"
     fusion: Fusion = "paper"  # the others: Table 3
 
 
@@ -63,14 +68,33 @@ class NoiseSettings:
 
 
 @dataclass(frozen=True)
+class LossSettings:
+    """How the squared errors of equation 5 are averaged."""
+
+    outside: float = 1.0  # weight outside the mask; 1 is the paper. Less, off the paper, spends the steps on the lips
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a video is generated if the command does not say otherwise; goes with the checkpoint."""
+
+    steps: int = 15  # appendix B
+    guidance: float = 3.0  # appendix B; 1 needs one pass instead of two
+    sigma_max: float = 700.0  # SVD's scheduler; less spends no steps where training hardly was
+    sigma_min: float = 0.002  # SVD's scheduler
+    noise: Literal["frame", "shared"] = "frame"  # "shared": the same for all frames, for windows too short for calm
+
+
+@dataclass(frozen=True)
 class OptimizerSettings:
     """Section 4.1 where it speaks; `global_batch` is the sum over ranks and accumulation."""
 
     steps: int = 200_000
     global_batch: int = 16
-    micro_batch: int = 2  # clips of one forward pass on one rank; what is left of the global batch is accumulated
+    micro_batch: int = 2  # at most so many clips in a forward pass of a rank; what is left of the batch is accumulated
     learning_rate: float = 6.0e-5
     warmup_steps: int = 1000  # linear, then constant
+    decay_share: float = 0.0  # of the steps, the last ones: the rate falls to 0 linearly. 0: constant, section 4.1
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.01
@@ -104,7 +128,9 @@ class TrainingSettings:
     mask: MaskSettings
     data: DataSettings
     noise: NoiseSettings
+    loss: LossSettings
     optimizer: OptimizerSettings
+    sampling: SamplingSettings
     run: RunSettings
 
 

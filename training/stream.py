@@ -10,7 +10,7 @@ sample on as if it were whole: samples that lack a member are therefore refused 
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -66,6 +66,10 @@ class Stream:
 
     def validation(self) -> Any:
         return self.validated
+
+    def of_length(self, frames: int) -> "Stream":
+        """Windows of so many frames. `len` stays as it is: how many there are shows when the shards are read."""
+        return replace(self, settings=replace(self.settings, frames=frames))
 
     def reader(
         self, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int

@@ -28,15 +28,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy CPU spinning th
 
 import torch  # noqa: E402
 import yaml  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 from storage.atomic_write import atomic_write as whole_file  # noqa: E402
 from training.batch import Batch  # noqa: E402
+from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
-from training.data import DataError, Dataset, loader, open_data  # noqa: E402
+from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
 from training.journal import Journal  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
 from training.network import AudioShape, SayAnything, build  # noqa: E402
@@ -54,14 +56,16 @@ class Trainer:
     def __init__(self, profile: str, settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks) -> None:
         self.settings, self.data, self.run_folder, self.ranks = settings, data, run, ranks
         self.recipe = decisive(profile, settings)
-        each = settings.optimizer.micro_batch * ranks.world
-        self.rounds, rest = divmod(settings.optimizer.global_batch, each)
-        if rest or not self.rounds:
+        self.micro_batch = min(settings.optimizer.micro_batch, settings.optimizer.global_batch // ranks.world)
+        self.rounds, rest = divmod(settings.optimizer.global_batch, max(self.micro_batch * ranks.world, 1))
+        if rest or not self.micro_batch:
             raise ValueError(
                 f"optimizer.global_batch {settings.optimizer.global_batch} is no multiple of {ranks.world} ranks x "
                 f"{settings.optimizer.micro_batch} clips of optimizer.micro_batch"
             )
         self.codec, self.network = models(settings, data, ranks)
+        if isinstance(data, Indexed) and settings.data.cache != "none":
+            data.cache = cached(data, settings, run, self.codec, ranks)
         if settings.run.checkpointing:
             self.network.unet.enable_gradient_checkpointing()
         self.cost = clip_cost(self.network, self.codec, settings)
@@ -102,7 +106,7 @@ class Trainer:
             noisy = prepare(batch.to(self.ranks.device), self.codec, settings.noise, settings.model.fusion)
             with self._gradients_shared(last=number == self.rounds - 1):
                 with autocast(self.ranks.device, settings.run.precision):
-                    found = losses(self.wrapped, noisy)
+                    found = losses(self.wrapped, noisy, settings.loss.outside)
                 (found.mean() / self.rounds).backward()
             journal.losses(noisy.sigma, found.detach())
         norm = self._update()
@@ -126,9 +130,10 @@ class Trainer:
         return found
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then constant (section 4.1: fixed)."""
-        settings = self.settings.optimizer
-        return settings.learning_rate * min(1.0, (self.state.step + 1) / max(settings.warmup_steps, 1))
+        """Linear warm-up, then constant (section 4.1: fixed), then, off the paper, falling linearly to 0."""
+        settings, step = self.settings.optimizer, self.state.step
+        left = (settings.steps - step) / max(settings.decay_share * settings.steps, 1e-9)
+        return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1), left)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -152,7 +157,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         return loader(
             self.data,
-            self.settings.optimizer.micro_batch,
+            self.micro_batch,
             rank=self.ranks.rank,
             world=self.ranks.world,
             global_batch=self.settings.optimizer.global_batch,
@@ -186,6 +191,20 @@ def models(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> tuple[Lat
     torch.manual_seed(settings.data.seed)
     audio = AudioShape(data.layers, data.dim, settings.data.window_frames)
     return codec, build(base, settings.model, audio, codec.factor).to(ranks.device)
+
+
+def cached(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCodec, ranks: Ranks) -> Cache:
+    """What the network sees of every clip, made once and kept in the run."""
+    if settings.data.cache == "latents" and settings.model.fusion == "video_fusion":
+        raise ValueError("model.fusion video_fusion needs the pictures of every frame: --set data.cache=pictures")
+    clips = data.clips()
+    with Progress(
+        TextColumn("caching"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), disable=not ranks.first
+    ) as bar:
+        task = bar.add_task("", total=-(-len(clips) // ranks.world))
+        return open_cache(
+            run / "cache", clips, settings.data, settings.mask, codec, ranks, lambda count: bar.advance(task, count)
+        )
 
 
 def optimizer_of(network: SayAnything, settings: TrainingSettings) -> torch.optim.AdamW:

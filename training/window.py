@@ -18,11 +18,12 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from media.frames import planes_of
+from media.geometry import within
 from media.probe import FPS
 from shards.member import read_rows
 from shards.reader import ShardError
 from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, WHISPER_ROWS_PER_FRAME
-from training.mask import context_frames, mask_boxes, median_face
+from training.mask import context_frames, mask_boxes, median_face, shown_squares
 from training.settings import DataSettings, MaskSettings
 
 TRIES = 8  # places tried in a clip for one where the landmarker found a face
@@ -57,12 +58,13 @@ def windows_of(frames: Any, settings: DataSettings) -> Any:
     return fitting if settings.weight == "length" else np.minimum(fitting, 1)
 
 
-def empty(count: int, settings: DataSettings, layers: int, dim: int) -> Arrays:
-    """Arrays for a batch of `count` windows."""
+def empty(count: int, settings: DataSettings, layers: int, dim: int, latents: tuple[int, ...] = ()) -> Arrays:
+    """Arrays for a batch of `count` windows; of pictures, or of cached latents of this shape [parts, C, h, w]."""
     frames, size = settings.frames, settings.size
     rows = WHISPER_ROWS_PER_FRAME * (frames + 2 * settings.window_frames)
+    pictures = {"video": np.empty((count, frames, size * 3 // 2, size), np.uint8)}
     return {
-        "video": np.empty((count, frames, size * 3 // 2, size), np.uint8),
+        **({"latents": np.empty((count, frames, *latents), np.float16)} if latents else pictures),
         "reference": np.empty((count, size * 3 // 2, size), np.uint8),
         "mask_boxes": np.empty((count, frames, 4), np.float32),
         "reference_box": np.empty((count, 4), np.float32),
@@ -87,9 +89,14 @@ def fill(
                     read(each, sample, video, random, mask, into)
         except ShardError as error:
             return each.key, str(error)
+    draw_rest(arrays, b, random)
+    return None
+
+
+def draw_rest(arrays: Arrays, b: int, random: np.random.Generator) -> None:
+    """Draw what is random in a window beside its place: the seed of its noise, and which conditions are dropped."""
     arrays["noise_seed"][b] = random.integers(2**63 - 1)
     arrays["drop_draws"][b] = random.random(2)
-    return None
 
 
 def read_window(
@@ -97,39 +104,49 @@ def read_window(
 ) -> None:
     """Fill video, mask and sound with a random window. Raises ShardError, or what PyAV raises."""
     frames = len(into["video"])
-    start, boxes = place_with_face(clip, sample, frames, random, mask)
+    start, boxes, squares = place_with_face(clip, sample, width_of(video), frames, random, mask)
     read_sound(clip, sample, start, frames, into["whisper"])
-    into["mask_boxes"][:] = boxes * decode(video, start, into["video"])
+    decode(video, start, into["video"], squares)
+    into["mask_boxes"][:] = within(boxes, squares, into["video"].shape[-1])
 
 
 def read_reference(
     clip: Clip, sample: OpenClip, video: InputContainer, random: np.random.Generator, mask: MaskSettings, into: Arrays
 ) -> None:
     """Fill the reference and its mask with a random frame. Raises ShardError, or what PyAV raises."""
-    start, boxes = place_with_face(clip, sample, 1, random, mask)
-    into["reference_box"][:] = boxes[0] * decode(video, start, into["reference"][None])
+    start, boxes, squares = place_with_face(clip, sample, width_of(video), 1, random, mask)
+    decode(video, start, into["reference"][None], squares)
+    into["reference_box"][:] = within(boxes, squares, into["reference"].shape[-1])[0]
 
 
 def place_with_face(
-    clip: Clip, sample: OpenClip, frames: int, random: np.random.Generator, mask: MaskSettings
-) -> tuple[int, np.ndarray]:
-    """(first frame, [frames, 4] mask) of a random stretch, uniform over those in which every frame has a mask."""
+    clip: Clip, sample: OpenClip, size: int, frames: int, random: np.random.Generator, mask: MaskSettings
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """(first frame, masks, squares) of a random stretch, uniform over those in which every frame has a mask.
+
+    Both are [frames, 4] in pixels of the clip's pictures of `size`: what is generated, and what of them is shown.
+    """
     for _ in range(TRIES):
         start = int(random.integers(clip.frames - frames + 1))
-        boxes = read_mask(clip, sample, start, frames, mask)
+        boxes, squares = read_mask(clip, sample, start, frames, size, mask)
         if np.isfinite(boxes).all():
-            return start, boxes
+            return start, boxes, squares
     raise ShardError(f"{clip.key}: no face in {TRIES} random stretches of {frames} frames")
 
 
-def read_mask(clip: Clip, sample: OpenClip, start: int, frames: int, mask: MaskSettings) -> np.ndarray:
-    """[frames, 4] mask from frame `start`, in pixels of the crop: the same as of the whole clip, from few landmarks."""
+def read_mask(
+    clip: Clip, sample: OpenClip, start: int, frames: int, size: int, mask: MaskSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and squares, [frames, 4] each, from frame `start` on: the same as of the whole clip, from few landmarks."""
     first = max(start - context_frames(mask), 0)
     landmarks, length = read_rows(sample.member(LANDMARKS), first, start + frames + context_frames(mask))
     boxes, count = read_rows(sample.member(BOXES), 0, clip.frames)
     if not length == count == clip.frames:
         raise ShardError(f"{clip.key}: {length} landmarks and {count} boxes for {clip.frames} frames")
-    return mask_boxes(landmarks, median_face(boxes), mask)[start - first :][:frames]
+    face = median_face(boxes)
+    masks = mask_boxes(landmarks, face, mask)
+    part = slice(start - first, start - first + frames)
+    return masks[part], shown_squares(masks, face, size, mask)[part]
 
 
 def read_sound(clip: Clip, sample: OpenClip, start: int, frames: int, into: np.ndarray) -> None:
@@ -158,12 +175,17 @@ def opened_video(sample: OpenClip) -> Iterator[InputContainer]:
             raise ShardError(f"{getattr(file, 'name', VIDEO)}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def width_of(video: InputContainer) -> int:
+    """Pixels of a side of a clip's pictures."""
+    return video.streams.video[0].width
+
+
 class VideoError(ValueError):
     """A video is not what a shard should hold."""
 
 
-def decode(video: InputContainer, start: int, into: np.ndarray) -> float:
-    """Decode frames from `start` into [T, 3/2 size, size]; gives what a pixel of the clip measures in them."""
+def decode(video: InputContainer, start: int, into: np.ndarray, squares: np.ndarray) -> None:
+    """Decode frames from `start` into [T, 3/2 size, size]: of each what lies in its square [T, 4], scaled."""
     stream = video.streams.video[0]
     if stream.average_rate != FPS or stream.width != stream.height or stream.time_base is None:
         raise VideoError(f"{stream.width}x{stream.height} at {stream.average_rate} fps, expected a square at {FPS} fps")
@@ -173,25 +195,26 @@ def decode(video: InputContainer, start: int, into: np.ndarray) -> float:
     for frame in video.decode(stream):
         i = round((frame.pts - zero) / ticks) - start if frame.pts is not None else -1
         if 0 <= i < len(into):
-            put_planes(frame, into[i])
+            put_planes(frame, into[i], squares[i])
             missing -= 1
         if i >= len(into) - 1:
             break
     if missing:
         raise VideoError(f"{missing} of the frames {start} to {start + len(into) - 1} are missing")
-    return into.shape[-1] / stream.width
 
 
-def put_planes(frame: VideoFrame, into: np.ndarray) -> None:
-    """Copy the planes of a frame, scaled if need be, into [3/2 size, size]: Y, then U, then V."""
+def put_planes(frame: VideoFrame, into: np.ndarray, square: np.ndarray) -> None:
+    """Copy a square [4] of a frame's planes, scaled if need be, into [3/2 size, size]: Y, then U, then V."""
     found = frame.format.name, frame.colorspace, frame.color_range
     if found != ("yuv420p", Colorspace.ITU709, ColorRange.MPEG):
         raise VideoError(f"pictures are {', '.join(map(str, found))}; expected yuv420p, BT.709, limited range")
     size = into.shape[-1]
     chroma = into[size:].reshape(2, size // 2, size // 2)
-    for plane, target in zip(planes_of(frame), (into[:size], *chroma), strict=True):
-        if plane.shape == target.shape:
-            target[:] = plane
+    for plane, target, halving in zip(planes_of(frame), (into[:size], *chroma), (1, 2, 2), strict=True):
+        x0, y0, x1, y1 = square.astype(int) // halving
+        shown = plane[y0:y1, x0:x1]
+        if shown.shape == target.shape:
+            target[:] = shown
         else:
-            kind = cv2.INTER_AREA if len(plane) > len(target) else cv2.INTER_CUBIC
-            cv2.resize(plane, target.shape, dst=target, interpolation=kind)
+            kind = cv2.INTER_AREA if len(shown) > len(target) else cv2.INTER_CUBIC
+            cv2.resize(shown, target.shape, dst=target, interpolation=kind)

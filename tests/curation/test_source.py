@@ -11,7 +11,7 @@ from curation.clip import Clip
 from curation.filters.audible import Audible
 from curation.filters.speech import Speech
 from curation.ledger_files import part_path
-from curation.source import Curated, Identity, curate, duplicate, identify
+from curation.source import Curated, Identity, curate, duplicate, identify, sha256, unread
 from curation.stage import CorpusFilter, Filter, Stage, Step
 from curation.steps.crop import Crop
 from curation.steps.shots import Shots
@@ -232,3 +232,67 @@ def test_the_source_row_carries_the_header(tmp_path: Path) -> None:
 
 def test_identities_that_failed_have_no_frames() -> None:
     assert Identity(Path("a"), None, None, None, None).frames == 0
+
+
+def test_a_file_that_changes_while_it_is_curated_is_an_error_row(tmp_path: Path) -> None:
+    """Its clips would stand under the hash of other bytes."""
+
+    @dataclass(frozen=True)
+    class Replace(Step):
+        how: str = ""
+
+        def __call__(self, clip: Clip) -> Iterable[Clip]:
+            yield clip
+            path, status = clip.source.path, clip.source.path.stat()
+            if self.how == "grown":
+                with path.open("ab") as file:
+                    file.write(b"more")
+            elif self.how == "touched":
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+            elif self.how == "renamed over":
+                other = path.with_suffix(".new")
+                other.write_bytes(path.read_bytes())
+                os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+                other.replace(path)
+            elif self.how == "gone":
+                path.unlink()
+
+    for how in ("grown", "touched", "renamed over", "gone"):
+        curated = work(talk(tmp_path / f"{how}.mp4", 60), tmp_path / how, Gaze(), Crop(size=64), Replace(how))
+        assert spans(curated) == [(0, 60, "error:changed")], how
+        assert f"{how}.mp4" in curated.clips[0]["detail"] and curated.sampled == []
+        assert not part_path(tmp_path / how, curated.source["source_id"]).exists()
+    untouched = work(talk(tmp_path / "a.mp4", 60), tmp_path / "a", Gaze(), Crop(size=64), Replace())
+    assert spans(untouched) == [(0, 60, "kept")]
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_an_error_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = talk(tmp_path / "a.mp4", 5)
+
+    def slow(given: Path) -> str:
+        given.write_bytes(b"other bytes")
+        return sha256(given)
+
+    monkeypatch.setattr("curation.source.sha256", slow)
+    identity = identify(path, LIMITS)
+    assert (identity.source_id, identity.probe, identity.reason) == (None, None, "error:changed")
+
+
+@pytest.mark.parametrize("name", ["nul\0.mp4", "gone.mp4", "device.mp4", "x" * 300 + ".mp4"])
+def test_a_file_that_cannot_be_read_is_a_row_that_names_it(tmp_path: Path, name: str) -> None:
+    """A NUL in a list; a file that vanished; one whose bytes give EIO when they are hashed; a name too long."""
+    if name == "device.mp4":
+        (tmp_path / name).symlink_to("/proc/self/mem")
+    curated = work(tmp_path / name, tmp_path, Gaze())
+    assert spans(curated) == [(0, 0, "error:io")]
+    assert name in curated.clips[0]["detail"]
+
+
+def test_a_file_whose_reader_died_may_be_gone(tmp_path: Path) -> None:
+    assert unread(tmp_path / "gone.mp4", "error:worker_crash", "log") == Identity(
+        tmp_path / "gone.mp4", None, None, None, None, "error:worker_crash", "log"
+    )
+    path = talk(tmp_path / "a.mp4", 5)
+    assert unread(path, "error:worker_crash", "log").bytes == path.stat().st_size

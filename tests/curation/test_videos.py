@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from curation.videos import VideoListError, list_videos
+from curation.videos import VideoListError, list_videos, storable
 
 
 @pytest.fixture
@@ -52,6 +52,83 @@ def test_names_that_pandas_would_read_as_something_else_stay_names(folder: Path)
 def test_names_need_not_be_utf8(folder: Path) -> None:
     (folder / "list.txt").write_bytes(b"caf\xe9.mp4\n")
     assert list_videos([folder / "list.txt"])[0] == [folder / "caf\udce9.mp4"]
+
+
+def listed(folder: Path, text: str | bytes, suffix: str = "csv") -> list[str]:
+    """The entries of a list with this text, as paths relative to its folder."""
+    path = folder / f"list.{suffix}"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return [str(video.relative_to(folder)) for video in list_videos([path])[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    {
+        "a.mp4\nb.mp4\n": ["a.mp4", "b.mp4"],  # no heading
+        "a.mp4\n": ["a.mp4"],
+        "b.mp4\nNA\n": ["NA", "b.mp4"],
+        "deep/one\ntwo\n": ["deep/one", "two"],
+        "video\na.mp4\nb.mp4\n": ["a.mp4", "b.mp4"],
+        "path;lang\na,1.mp4;en\nb.mp4;de\n": ["a,1.mp4", "b.mp4"],
+        "lang\tpath\nen\ta.mp4\n": ["a.mp4"],
+        'path\n"a,1.mp4"\n"say ""hi"".mp4"\n': ["a,1.mp4", 'say "hi".mp4'],
+        "\ufeffpath,lang\r\na.mp4,en\r\n\r\n": ["a.mp4"],
+        "path\n007\n": ["007"],
+    }.items(),
+)
+def test_a_csv_is_read_with_or_without_a_heading_and_with_any_separator(
+    folder: Path, text: str, names: list[str]
+) -> None:
+    assert listed(folder, text) == names
+
+
+def test_a_first_line_that_is_an_existing_file_is_no_heading(folder: Path) -> None:
+    (folder / "one").touch()
+    assert listed(folder, "one\ntwo\n") == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    {
+        "path\na,1.mp4\n": "line 2 has 2 fields, the heading has 1: quote",
+        "path,lang\na.mp4,en\nb,2.mp4,de\n": "line 3 has 3 fields, the heading has 2: quote",
+        "path,lang\na.mp4\n": "line 2 has 1 fields, the heading has 2: quote",
+        "a.mp4,en\nb.mp4,de\n": "needs a column 'path'; it has a.mp4, en",
+        "a.mp4;en\nb.mp4;de\n": "needs a column 'path'",
+        "one\ntwo\n": "line 1, 'one', may be a heading or a video",
+        "path,path\na.mp4,b.mp4\n": "more than one column 'path'",
+        "path\na.mp4\n".encode("utf-16"): "is UTF-16",
+    }.items(),
+)
+def test_a_csv_that_can_be_read_in_two_ways_is_refused(folder: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(VideoListError, match=message):
+        listed(folder, text)
+
+
+def test_lines_of_a_text_end_at_line_feeds_only(folder: Path) -> None:
+    assert listed(folder, "a\u2028b.mp4\nc\x0b.mp4\r\n", "txt") == ["a\u2028b.mp4", "c\x0b.mp4"]
+
+
+def test_names_in_a_table_may_be_bytes(folder: Path) -> None:
+    pd.DataFrame({"path": [b"caf\xe9.mp4"]}).to_parquet(folder / "list.parquet")
+    assert list_videos([folder / "list.parquet"])[0] == [folder / "caf\udce9.mp4"]
+
+
+def test_every_name_is_stored_as_another_text() -> None:
+    names = [
+        "a\udcff.mp4",
+        "a\\udcff.mp4",
+        "a\\\\udcff.mp4",
+        "a\\\udcff.mp4",
+        "a\\b.mp4",
+        "a\\\\b.mp4",
+        "\udce9\udcff",
+        "ü",
+    ]
+    stored = [storable(name) for name in names]
+    assert len(set(stored)) == len(names)
+    assert (stored[0], stored[4], stored[7]) == ("a\\udcff.mp4", "a\\b.mp4", "ü")
+    assert all(text.encode("utf-8") for text in stored)
 
 
 def test_a_table_without_the_column_is_refused(folder: Path) -> None:

@@ -23,8 +23,10 @@ from demo.corpus import (
     Video,
     build_corpus,
     build_video,
+    close_talkers,
     frame_times,
     is_built,
+    main,
     plain_talkers,
     plan,
     play_music,
@@ -130,6 +132,50 @@ def test_any_number_of_talkers():
     assert len({t.face for t in talkers}) == min(30, len(faces.VETTED))
     assert Counter(t.seconds for t in talkers) == {60.0: 30}
     assert all(t.side >= t.height for t in talkers)
+
+
+def test_plans_of_earlier_versions_have_not_moved():
+    """The recipes of the described corpus and of plain talkers, from before there were scripts and close talkers."""
+    jobs = [*plan(read_table(), 0), *plan(plain_talkers(8, 12.0, 0), 0)]
+    recipes = " ".join(job.recipe for job in jobs)
+    assert hashlib.sha256(recipes.encode()).hexdigest()[:16] == "94a96c83ce739884"
+
+
+def test_close_talkers_vary_in_voice_and_framing_and_fill_their_small_frames():
+    people = {0: "high", 11: "low"}
+    talkers = close_talkers(40, 10.0, seed=0, people=people, size=640)
+    assert talkers == close_talkers(40, 10.0, seed=0, people=people, size=640)
+    assert talkers != close_talkers(40, 10.0, seed=1, people=people, size=640)
+    assert [talker.face for talker in talkers[:4]] == [0, 11, 0, 11]
+    assert {(t.width, t.height, t.fps) for t in talkers} == {(640, 640, "25")}
+    assert all(700 <= t.side <= 760 for t in talkers)
+    low = [t.voice[0] for t in talkers if t.face == 11]
+    high = [t.voice[0] for t in talkers if t.face == 0]
+    assert 0.88 <= min(low) < max(low) <= 1.06 < 1.1 <= min(high) < max(high) <= 1.36
+    paces = [t.voice[1] for t in talkers]
+    assert 0.85 <= min(paces) < 0.9 < 1.15 < max(paces) <= 1.2
+
+
+@pytest.mark.parametrize("script", speech.SCRIPTS)
+def test_talkers_say_sentences_of_their_script_only(script: str):
+    jobs = plan(close_talkers(20, 30.0, seed=0, people=faces.STRANGERS, size=640), 0, script)
+    assert {text for job in jobs for texts in job.texts for text in texts} <= set(speech.sentences(script))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--talkers", "1", "--size", "320"], "--size 320"),
+        (["--talkers", "1", "--people", "9"], "people: 9"),
+        (["--size", "640"], "--talkers"),
+        (["--people", "strangers"], "--talkers"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_built(arguments, message, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path / "out"), *arguments])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_real_voices_are_further_talkers_who_say_what_was_recorded():

@@ -13,10 +13,13 @@ from demo.faces import (
     FULL_OPENING,
     OPENINGS,
     PUCKER,
+    SPEAKERS,
+    STRANGERS,
     VETTED,
     WIDTHS,
     Patch,
     Sight,
+    choose_people,
     load_identity,
     lower_face_mask,
     node_targets,
@@ -123,8 +126,23 @@ def test_learned_directions_are_small_and_whole():
     assert all(np.isfinite(array).all() for array in vars(learned).values())
 
 
-def test_vetted_people_have_a_kind_of_voice():
-    assert set(VETTED.values()) <= set(faces.PITCHES)
+@pytest.mark.parametrize("group", faces.GROUPS)
+def test_people_of_each_group_have_a_kind_of_voice(group):
+    assert set(faces.GROUPS[group].values()) <= set(faces.PITCHES)
+
+
+def test_no_stranger_is_a_speaker_and_the_vetted_all_are():
+    assert not set(STRANGERS) & set(SPEAKERS)
+    assert set(VETTED) <= set(SPEAKERS)
+
+
+def test_people_are_chosen_by_group_or_seed():
+    assert choose_people(["strangers"]) == STRANGERS
+    assert choose_people(["11", "0"]) == {11: "low", 0: "high"}
+    with pytest.raises(ValueError, match="people: 9: "):
+        choose_people(["0", "9"])
+    with pytest.raises(ValueError, match="people: everybody: give vetted, speakers, strangers"):
+        choose_people(["everybody"])
 
 
 @pytest.fixture(scope="module")

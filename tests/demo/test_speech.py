@@ -1,5 +1,10 @@
 """Mouths that close when they must, and tracks that stay in their bounds."""
 
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +14,7 @@ import weights
 from demo.speech import (
     LEAD_S,
     SAMPLE_RATE,
+    SCRIPTS,
     SILENCE,
     TRACK_RATE,
     VISEMES,
@@ -136,6 +142,33 @@ def test_no_two_talkers_read_the_same_while_there_are_fresh_sentences():
     assert len(read) == len(set(read))
     assert all(sum(map(len, mine)) > 12 * 20 for mine in allotted)
     assert len(set(sentences())) == len(sentences())
+
+
+def test_scripts_are_long_enough_and_share_no_sentence():
+    counts = {script: len(sentences(script)) for script in SCRIPTS}
+    assert counts["described"] == 120
+    assert counts["train"] >= 600
+    assert counts["test"] == 100
+    said = Counter(" ".join(re.findall(r"[a-z']+", text.lower())) for script in SCRIPTS for text in sentences(script))
+    assert [text for text, count in said.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("script", ["train", "test"])
+def test_new_sentences_are_of_six_to_sixteen_words(script):
+    assert [text for text in sentences(script) if not 6 <= len(text.split()) <= 16] == []
+
+
+@pytest.mark.parametrize(("script", "least"), [("train", 100), ("test", 15)])
+def test_scripts_have_every_mouth_shape(script, least):
+    pytest.importorskip("piper")
+    child = (
+        "import json, sys; from piper.phonemize_espeak import EspeakPhonemizer; phonemizer = EspeakPhonemizer();"
+        "print(json.dumps([phonemizer.phonemize('en-us', text) for text in json.load(sys.stdin)]))"
+    )
+    request = json.dumps(sentences(script))
+    done = subprocess.run([sys.executable, "-c", child], input=request, text=True, capture_output=True, check=True)
+    counts = Counter(symbol for text in json.loads(done.stdout) for part in text for symbol in part)
+    assert {symbol: counts[symbol] for symbol in VISEMES if counts[symbol] < least} == {}
 
 
 @pytest.fixture(scope="module")

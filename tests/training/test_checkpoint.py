@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.training.toys import make_base, make_network
@@ -50,3 +51,14 @@ def test_the_newest_are_kept(tmp_path):
         state.step = step
         checkpoints.save(state)
     assert [path.name for path in checkpoints.found()] == ["step-00000010", "step-00000100"]
+
+
+def test_averaged_weights_are_in_the_network_for_a_while_and_nothing_has_changed_afterwards(tmp_path):
+    state = make_state(make_base(tmp_path / "svd"))
+    raw = {name: parameter.detach().clone() for name, parameter in state.network.named_parameters()}
+    averaged = {name: value.clone() for name, value in state.averaged.items()}
+    with pytest.raises(RuntimeError), state.averaged_weights():
+        assert all(torch.equal(p, averaged[name]) for name, p in state.network.named_parameters())
+        raise RuntimeError
+    assert all(torch.equal(p, raw[name]) for name, p in state.network.named_parameters())
+    assert all(torch.equal(value, averaged[name]) for name, value in state.averaged.items())

@@ -1,10 +1,23 @@
+from collections.abc import Sequence
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
 from media.frames import Picture, rgb_matrix
-from training.composite import compose, feathered, region_of, to_yuv
+from media.geometry import smooth
+from training.composite import (
+    BOX_FRAMES,
+    Crop,
+    average_over_time,
+    bounds_of,
+    compose,
+    feathered,
+    paste,
+    region_of,
+    to_yuv,
+)
 
 BT709_LIMITED, BT601_FULL = (1, 1), (5, 2)
 
@@ -23,8 +36,7 @@ def picture(width: int = 96, height: int = 64, colours: tuple[int, int] = BT709_
 
 def test_outside_the_region_every_byte_stays():
     source = picture()
-    region = (20, 10, 60, 50)
-    made = compose(source, np.full((40, 40, 3), 255, np.uint8), region)
+    made = compose(source, np.full((40, 40, 3), 255, np.uint8), np.array([18.7, 9.4, 61.3, 51.2]))
     for k, (old, new) in enumerate(zip(source.planes, made, strict=True)):
         scale = 1 if k == 0 else 2
         changed = np.argwhere(old != new)
@@ -38,7 +50,7 @@ def test_outside_the_region_every_byte_stays():
 def test_the_middle_is_the_generated_colour_in_the_frames_own_matrix_and_range(colours):
     source = picture(colours=colours)
     colour = np.array([200, 120, 60], np.uint8)
-    y, u, v = compose(source, np.tile(colour, (40, 40, 1)), (20, 10, 60, 50))
+    y, u, v = compose(source, np.tile(colour, (40, 40, 1)), np.array([20, 10, 60, 50]))
     yuv = np.array([y[30, 40], u[15, 20], v[15, 20], 1.0])
     np.testing.assert_allclose(source.to_rgb @ yuv, colour, atol=2.5)
 
@@ -52,22 +64,105 @@ def test_to_yuv_undoes_to_rgb():
 
 
 def test_the_feather_falls_to_nothing_at_the_edge_without_a_step():
-    alpha = feathered(60, 40)
+    alpha = feathered(np.array([10, 20, 70, 60]))
+    assert alpha.shape == (40, 60)
     assert not alpha[0].any() and not alpha[:, -1].any()
     assert alpha[20, 30] == 1
     assert np.abs(np.diff(alpha, axis=1)).max() < 0.4
 
 
-def test_the_region_is_the_union_of_the_dilated_boxes_inside_square_and_picture():
+def test_the_feather_moves_by_parts_of_a_pixel():
+    region = np.array([10.0, 20, 70, 60])
+    steps = [
+        feathered(region + np.array([shift, 0, shift, 0]))[20, :8].astype(float) for shift in (0, -0.2, -0.4, -0.6)
+    ]
+    moved = np.abs(np.diff(steps, axis=0)).max(axis=1)
+    assert (moved > 0.01).all() and (moved < 0.1).all()
+
+
+def test_the_region_is_the_dilated_box_inside_square_and_picture():
     square = np.array([0, 0, 100, 100])
-    boxes = [np.array([20.0, 20, 40, 40]), np.array([30.0, 25, 60, 45])]
-    x0, y0, x1, y1 = region_of(boxes, square, 96, 64)
-    assert 16 < x0 <= 20 and 16 < y0 <= 20 and 60 <= x1 <= 63 and 45 <= y1 <= 47
-    assert not any(edge % 2 for edge in (x0, y0, x1, y1))
-    assert region_of([np.array([-50.0, -50, 300, 300])], square, 96, 64) == (0, 0, 96, 64)
+    region = region_of(np.array([20.0, 20, 60, 45]), square, 96, 64)
+    assert region.tolist() == pytest.approx([16.8, 18, 63.2, 47])
+    assert bounds_of(region) == (18, 18, 62, 46)
+    assert bounds_of(region_of(np.array([-50.0, -50, 300, 300]), square, 96, 64)) == (0, 0, 96, 64)
 
 
 def test_a_region_of_nothing_changes_nothing():
     source = picture()
-    made = compose(source, np.empty((0, 0, 3), np.uint8), (20, 10, 20, 10))
+    made = compose(source, np.empty((0, 0, 3), np.uint8), np.array([20.0, 10, 20, 10]))
     assert all(np.array_equal(a, b) for a, b in zip(source.planes, made, strict=True))
+
+
+def test_an_average_over_time_is_smooths():
+    values = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    for length in (1, 4, 40):
+        found = list(average_over_time(zip(range(length), values[:length], strict=True), BOX_FRAMES))
+        assert [item for item, _ in found] == list(range(length))
+        np.testing.assert_allclose([v for _, v in found], smooth(values[:length], BOX_FRAMES), atol=1e-5)
+
+
+SQUARE, MASK, BOX = np.array([20, 4, 76, 60]), np.array([24.0, 20, 44, 44]), np.array([22.0, 6, 74, 58])
+
+
+def shaded(width: int = 96, height: int = 64) -> Picture:
+    """A picture whose light falls off to one side."""
+    luma = np.tile(np.linspace(60, 180, width), (height, 1)).round().astype(np.uint8)
+    chroma = [np.full((height // 2, width // 2), value, np.uint8) for value in (118, 140)]
+    matrix = rgb_matrix(*BT709_LIMITED, "yuv420p", PROBE)  # pyright: ignore[reportArgumentType]
+    return Picture((luma, chroma[0], chroma[1]), matrix, False, 1)
+
+
+def crops(added: Sequence[np.ndarray]) -> list[Crop]:
+    """Crops of a shaded picture as a network would make them that adds these colours to it, [64, 64, 3] or less."""
+    source = shaded()
+    shown = source.crop(SQUARE, SimpleNamespace(width=96, height=64), 64)  # pyright: ignore[reportArgumentType]
+    made = [np.clip(shown + colours, 0, 255).astype(np.uint8) for colours in added]
+    return [Crop(source, shown, each, MASK, SQUARE, BOX) for each in made]
+
+
+INSIDE = np.zeros((64, 64, 1))
+INSIDE[20:44, 24:44] = 1
+
+
+@pytest.mark.parametrize("where", [np.ones((1, 1, 1)), INSIDE], ids=["everywhere", "inside the mask"])
+def test_a_wrong_colour_vanishes_with_no_step_at_the_edge_of_the_mask(where):
+    wrong = np.array([18.0, 6, -10])
+    given = crops([wrong * where] * 20)
+    source = given[0].picture
+    untouched = compose(source, cv2.resize(given[0].made, (56, 56)), region_of(BOX, SQUARE, 96, 64))
+    before = np.abs(untouched[0].astype(int) - source.planes[0])
+    assert before.max() >= 6
+    for planes in paste(given, None):
+        after = [np.abs(new.astype(int) - old) for new, old in zip(planes, source.planes, strict=True)]
+        assert [plane.max() for plane in after] <= [3, 2, 2]
+        assert after[0].mean() < before.mean() / 8
+
+
+def test_a_mouth_that_differs_is_not_painted_over():
+    dark = np.zeros((64, 64, 3))
+    dark[30:36, 28:40] = -50  # lips that the source does not have
+    source = shaded()
+    planes = next(iter(paste(crops([dark]), None)))
+    assert (source.planes[0][32:35, 48:52].astype(int) - planes[0][32:35, 48:52]).min() > 30
+
+
+def test_colours_that_flicker_are_not_followed():
+    given = crops([np.array([12.0 * (-1) ** t] * 3) for t in range(30)])
+    lumas = np.array([planes[0][32, 48].astype(float) for planes in paste(given, None)])
+    assert np.abs(np.diff(lumas)).min() > 15  # what the network does from frame to frame stays; only its mean is moved
+
+
+def test_the_edges_of_what_is_pasted_follow_smoothed_boxes():
+    random, source = np.random.default_rng(2), shaded()
+    boxes = BOX + random.normal(0, 2.0, (40, 4))
+    found = np.array([box for _, box in average_over_time(((None, box) for box in boxes), BOX_FRAMES)])
+    jitter = [np.sqrt((np.diff(track, 2, axis=0) ** 2).mean()) for track in (boxes, found)]
+    assert jitter[1] < jitter[0] / 15
+    green = [Crop(source, c.source, np.full_like(c.made, (0, 255, 0)), MASK, SQUARE, box)
+             for c, box in zip(crops([np.zeros(3)] * 40), boxes, strict=True)]  # fmt: skip
+    areas = [int((planes[0] != source.planes[0]).sum()) for planes in paste(green, None)]
+    raw = [
+        int(np.prod(np.diff(np.reshape(bounds_of(region_of(box, SQUARE, 96, 64)), (2, 2)), axis=0))) for box in boxes
+    ]
+    assert np.abs(np.diff(areas)).mean() < np.abs(np.diff(raw)).mean() / 2

@@ -394,3 +394,19 @@ def test_shards_without_whisper_are_refused(copy: Path):
     write_index(copy / "shards", index.astype({"whisper_npy_offset": "Int64", "whisper_npy_size": "Int64"}))
     with pytest.raises(DataError, match="steps/whisper"):
         opened(copy)
+
+
+# Windows of another length
+
+
+def test_the_same_clips_can_be_read_in_longer_windows(shards: Path):
+    data = opened(shards)
+    long = data.of_length(40)
+    assert len(long) == 3  # of the clips of 40, 70 and 50 frames
+    for batch in read(long, 6, 1):
+        assert LENGTHS[number_of(batch.keys[0])] >= 40
+        clips, frames = zip(*numbers_in(batch.video[0].numpy()), strict=True)
+        assert set(clips) == {number_of(batch.keys[0])}
+        assert list(frames) == list(range(frames[0], frames[0] + 40))
+    assert read(data, 1)[0].video.shape[1] == T, "the other dataset is as it was"
+    assert len(data.of_length(1000)) == 0

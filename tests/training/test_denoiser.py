@@ -79,3 +79,16 @@ def test_a_clips_noise_depends_on_its_seed_alone():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
     assert not torch.equal(first[0], first[1])
+
+
+def test_errors_outside_the_mask_count_by_their_weight():
+    F, z0, n = torch.zeros(1, 1, 2, 1, 2), torch.zeros(1, 1, 2, 1, 2), torch.zeros(1, 1, 2, 1, 2)
+    n[..., 0], n[..., 1] = 2.0, 4.0  # with sigma tiny the velocity is n: squared errors 4 inside and 16 outside
+    sigma, inside = torch.tensor([1e-6]), torch.tensor([1.0, 0.0]).view(1, 1, 1, 1, 2)
+
+    def loss(outside: float) -> float:
+        return denoiser.loss(F, z0, n, sigma, inside + outside * (1 - inside)).item()
+
+    assert loss(0.0) == pytest.approx(4)
+    assert loss(1.0) == pytest.approx(10) == denoiser.loss(F, z0, n, sigma).item()
+    assert loss(0.1) == pytest.approx((4 + 1.6) / 1.1)

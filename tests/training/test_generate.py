@@ -16,6 +16,7 @@ from tests.training.toys import make_checkpoint, make_conditions, make_latents
 from training import generate
 from training.audio import AudioTokens
 from training.generate import Generator, Job, Options, averaged, crossfaded, frame_noise, held
+from training.plan import Segments
 from training.watermark import detect
 
 QUICK = Options(steps=2, guidance=1.0)
@@ -110,7 +111,9 @@ def test_streaming_and_a_given_reference_work(generator, videos, tmp_path):
     rgb = cv2.transform(cv2.merge([cv2.resize(p, source.planes[0].shape[::-1]) for p in source.planes]), source.to_rgb)
     cv2.imwrite(str(picture), rgb[..., ::-1])
     job = Job(videos["talker"], sound(tmp_path, 640 * 30), tmp_path / "out.mp4")
-    assert generator.generate(job, Options(steps=1, guidance=1.0, segments=1, reference=picture, region="mouth")) == 30
+    assert (
+        generator.generate(job, Options(steps=1, guidance=1.0, chunk_frames=1, reference=picture, region="mouth")) == 30
+    )
 
 
 def test_the_same_seed_gives_the_same_file(generator, videos, tmp_path):
@@ -186,10 +189,11 @@ def test_where_segments_do_not_overlap_averaging_changes_nothing(checkpoint):
     rows = torch.randn(1, *audio.rows_shape(28))
     with torch.no_grad():
         tokens, z = audio(rows)[0], make_latents(1, frames=28)[0]
-        together = averaged(network, conditions.concatenated[0], tokens, [], QUICK)(z, 2.0)
-        first = averaged(network, conditions.concatenated[0, :16], tokens[:16], [], QUICK)(z[:16], 2.0)
-        second = averaged(network, conditions.concatenated[0, 12:], tokens[12:], [], QUICK)(z[12:], 2.0)
-        in_batches = averaged(network, conditions.concatenated[0], tokens, [], Options(guidance=1.0, batch=2))(z, 2.0)
+        together = averaged(network, conditions.concatenated[0], tokens, [], Segments(), QUICK)(z, 2.0)
+        first = averaged(network, conditions.concatenated[0, :16], tokens[:16], [], Segments(), QUICK)(z[:16], 2.0)
+        second = averaged(network, conditions.concatenated[0, 12:], tokens[12:], [], Segments(), QUICK)(z[12:], 2.0)
+        two = Options(guidance=1.0, batch=2)
+        in_batches = averaged(network, conditions.concatenated[0], tokens, [], Segments(), two)(z, 2.0)
     torch.testing.assert_close(together[:12], first[:12])
     torch.testing.assert_close(together[16:], second[4:])
     torch.testing.assert_close(together[12:16], (first[12:] + second[:4]) / 2)

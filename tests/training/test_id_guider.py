@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from demo.base import UNET_CHANNELS, toy_unet
-from tests.training.toys import make_base, make_conditions, make_latents, make_network
+from tests.training.toys import UNET_CHANNELS, make_base, make_conditions, make_latents, make_network, toy_unet
 from training.id_guider import VARIANTS, IDGuider, skip_channels
 from training.unet import SayAnythingUNet
 

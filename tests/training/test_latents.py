@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.base import toy_vae
-from tests.training.toys import make_base
+from tests.training.toys import make_base, toy_vae
 from training.latents import LatentCodec, concatenated_and_identity, window_starts
 
 

@@ -13,6 +13,7 @@ from training.mask import (
     lower_half,
     mask_boxes,
     median_face,
+    shown_squares,
 )
 from training.settings import MaskSettings
 
@@ -160,3 +161,43 @@ def test_drawing_fills_pixels_whose_centre_is_inside():
     assert mask.dtype == np.float32
     assert np.argwhere(mask[0, 0]).tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
     assert draw(np.full((1, 4), np.nan), 5, 6).sum() == 0
+
+
+def walking(frames: int = 400) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return np.clip(np.cumsum(random.normal(size=(frames, 2)), axis=0), -25, 25)
+
+
+MOUTH = replace(SETTINGS, crop="mouth")
+
+
+def test_a_mouth_crop_is_a_square_of_even_pixels_around_the_mask_and_never_leaves_the_picture():
+    boxes = mask_boxes(talker(400, syllables(400), walking()), FACE, MOUTH)
+    squares = shown_squares(boxes, FACE, 320, MOUTH)
+    assert set((squares[:, 2:] - squares[:, :2]).ravel()) == {168.0}, "0.84 of a face of 200"
+    assert not (squares % 2).any()
+    assert squares.min() >= 0 and squares.max() <= 320
+    assert (boxes[:, :2] > squares[:, :2]).all() and (boxes[:, 2:] < squares[:, 2:]).all()
+    low = shown_squares(boxes + 150, FACE, 320, MOUTH)
+    assert low.max() == 320, "moved inwards where the face is at the edge"
+
+
+def test_a_face_crop_shows_all_of_the_picture():
+    boxes = mask_boxes(talker(10), FACE, SETTINGS)
+    assert (shown_squares(boxes, FACE, 320, SETTINGS) == [0, 0, 320, 320]).all()
+
+
+def test_a_mouth_crop_needs_only_the_landmarks_around_it_and_gaps_do_not_move_it():
+    landmarks = talker(400, syllables(400), walking())
+    landmarks[100:130] = np.nan
+    around = context_frames(MOUTH)
+
+    def squares(part: np.ndarray) -> np.ndarray:
+        return shown_squares(mask_boxes(part, FACE, MOUTH), FACE, 320, MOUTH)
+
+    whole = squares(landmarks)
+    assert np.isnan(whole[100:130]).all() and np.isfinite(whole[130:]).all()
+    for start in range(0, 384, 16):
+        first = max(start - around, 0)
+        part = squares(landmarks[first : start + 16 + around])[start - first :][:16]
+        assert np.nanmax(np.abs(part - whole[start : start + 16]), initial=0) <= 2, "a rounding at most"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.latents import window_starts
-from training.plan import OVERLAP, SEGMENT, Run, chunks, runs, source_frames
+from training.plan import Run, Segments, chunks, runs, source_frames
 
 STILL = np.tile(np.array([10.0, 10, 50, 50]), (100, 1))
 
@@ -28,12 +28,14 @@ def test_a_shorter_sound_cuts_the_video_and_a_longer_one_plays_it_back():
     assert turn.max() >= 47
 
 
-@given(st.integers(1, 400), st.integers(1, 8))
-def test_chunks_cover_a_run_once_but_for_their_overlap(frames, segments):
-    pieces = chunks(Run(7, 7 + frames), segments)
+@given(st.integers(1, 400), st.integers(1, 100), st.sampled_from([2, 3, 4, 8, 16, 25]))
+def test_chunks_cover_a_run_once_but_for_their_overlap(frames, at_most, length):
+    segments = Segments.of(length)
+    pieces = chunks(Run(7, 7 + frames), segments, at_most)
+    assert max(p.end - p.start for p in pieces) <= max(at_most, length)
     assert pieces[0].start == 7 and pieces[-1].end == 7 + frames
     for before, after in zip(pieces, pieces[1:], strict=False):
-        assert before.end - after.start == OVERLAP
+        assert before.end - after.start == segments.overlap
         assert after.end > before.end
     fresh = [(p.start if i == 0 else pieces[i - 1].end, p.end) for i, p in enumerate(pieces)]
     assert [t for a, b in fresh for t in range(a, b)] == list(range(7, 7 + frames))
@@ -41,10 +43,10 @@ def test_chunks_cover_a_run_once_but_for_their_overlap(frames, segments):
 
 @pytest.mark.parametrize("frames", range(1, 101))
 def test_segments_cover_every_count_of_frames(frames):
-    starts = window_starts(frames, SEGMENT, OVERLAP)
-    covered = {t for start in starts for t in range(start, min(start + SEGMENT, frames))}
+    starts = window_starts(frames, 16, 4)
+    covered = {t for start in starts for t in range(start, min(start + 16, frames))}
     assert covered == set(range(frames))
-    assert starts[-1] + SEGMENT == max(frames, SEGMENT)
+    assert starts[-1] + 16 == max(frames, 16)
 
 
 def test_a_run_ends_where_the_face_is_gone_or_jumps():

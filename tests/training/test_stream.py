@@ -124,3 +124,12 @@ def test_held_out_sources_are_passed_over(shards: Path):
 def test_fewer_shards_than_readers_are_an_error(shards: Path):
     with pytest.raises(ShardError, match="shards for 64 readers; use fewer workers"):
         read(opened(shards), 1, 1, world=64)
+
+
+def test_windows_of_another_length_come_from_clips_that_are_long_enough(shards: Path):
+    data = opened(shards, seed=3)
+    for batch in read(data.of_length(40), 4, 2):
+        assert batch.video.shape[1] == 40
+        assert all(CLIPS[number_of(key)][1] >= 40 for key in batch.keys)
+    with pytest.raises(ShardError, match="found no clip"):
+        read(data.of_length(1000), 1, 1)

@@ -6,8 +6,7 @@ import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from safetensors.torch import load_file, save_file
 
-from demo.base import toy_unet
-from tests.training.toys import FRAMES, make_base, make_conditions, make_latents, make_network
+from tests.training.toys import FRAMES, make_base, make_conditions, make_latents, make_network, toy_unet
 from training.network import SayAnything, svd_unet
 from training.unet import ADDED_TIME_IDS, SayAnythingUNet, from_svd
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 import yaml
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 
-from demo.base import toy_unet, toy_vae
 from training.checkpoint import SETTINGS
 from training.network import AudioShape, Conditions, SayAnything, build
 from training.settings import ModelSettings, load_settings
@@ -13,10 +14,36 @@ from training.train import decisive
 
 AUDIO = AudioShape(layers=3, dim=16, window_frames=2)
 FRAMES, SIDE, FACTOR = 4, 64, 4
+UNET_CHANNELS = (32, 32, 64, 64)
+
+
+def toy_unet() -> UNetSpatioTemporalConditionModel:
+    """SVD's UNet at a tenth of its width, random but the same every time."""
+    torch.manual_seed(0)
+    return UNetSpatioTemporalConditionModel(
+        sample_size=16,
+        block_out_channels=UNET_CHANNELS,
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=96,
+        cross_attention_dim=64,
+        num_attention_heads=(1, 1, 2, 2),
+        num_frames=25,
+    )
+
+
+def toy_vae() -> AutoencoderKLTemporalDecoder:
+    """SVD's VAE at a small width, random: 4 channels, two halvings."""
+    torch.manual_seed(0)
+    return AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32, 64),  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore[reportArgumentType]
+        layers_per_block=1,
+        scaling_factor=1.0,
+    )
 
 
 def make_base(folder: Path) -> Path:
-    """`unet/` and `vae/` as `demo.base` makes them, the VAE untrained."""
+    """`unet/` and `vae/` in SVD's layout."""
     if not folder.exists():
         toy_unet().save_pretrained(folder / "unet")
         toy_vae().save_pretrained(folder / "vae")

@@ -1,0 +1,49 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo import run
+from pipelines import ROOT
+
+
+def test_what_is_measured_is_never_trained_on(tmp_path: Path):
+    parts = {part.what: part.command for part in run.plan(tmp_path)}
+    drawn = [command for command in parts.values() if "demo.corpus" in command and "--script" in command]
+    scripts = {value_of(command, "--script"): value_of(command, "--output") for command in drawn}
+    assert set(scripts) == {"train", "test"}
+    curated = next(command for command in parts.values() if "curation/run.py" in command)
+    assert scripts["train"] in curated and scripts["test"] not in curated
+    measured = next(command for command in parts.values() if "benchmarks.speak" in command)
+    assert value_of(measured, "--seen") == scripts["test"]
+
+
+def value_of(command: tuple[str, ...], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_every_command_of_the_demo_is_one_that_exists(number: int, tmp_path: Path, monkeypatch, capsys):
+    """With --help in place of its work; an unknown option is an error of argparse before that."""
+    words = run.plan(tmp_path)[number].command[1:]
+    if "torch.distributed.run" in words:
+        words = words[words.index("training/train.py") :]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(
+        sys, "argv", [words[0] if words[0] != "-m" else words[1], *words[1 + (words[0] == "-m") :], "--help"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(words[1], run_name="__main__") if words[0] == "-m" else runpy.run_path(
+            words[0], run_name="__main__"
+        )
+    assert ended.value.code == 0, capsys.readouterr().err
+
+
+def test_the_last_line_says_how_far_mouths_followed():
+    seen = {
+        name: {"mean": value, "clips": 24}
+        for name, value in (("own", 0.86), ("other_audio", 0.9), ("other_video", -0.3))
+    }
+    assert "24 clips: correlation 0.86" in run.summarize({"seen": seen})
+    assert "0.90" in run.summarize({"seen": seen}) and "-0.30" in run.summarize({"seen": seen})
