@@ -94,7 +94,7 @@ class Pool:
         """Return when the worker, or its replacement if it died, has loaded its networks. Raises ClusterError."""
         for _ in range(MAX_DEATHS):
             try:
-                ray.get(worker.wait_for_results.remote())
+                ray.get(worker.ready.remote())
                 return
             except (RayActorError, RayTaskError) as error:
                 refused = last_line(error)
