@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import hashlib
 import importlib
-import inspect
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -98,7 +97,9 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
     hints = typing.get_type_hints(Profile)
     for key in known.keys() - NESTED.keys():
         values[key] = typed(values[key], hints[key], where(key), key)
-    return Profile(name=name, stages=tuple(checked_stages(stages, where)), **values)
+    checked_names = tuple(checked_stages(stages, where))
+    check_order([stage for stage, _ in checked_names], where)
+    return Profile(name=name, stages=checked_names, **values)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -276,8 +277,7 @@ def parse_override(override: str, example: str) -> tuple[str, Any]:
 def checked_stages(
     stages: list[tuple[str, dict[str, Any]]], where: Where
 ) -> typing.Iterator[tuple[str, dict[str, Any]]]:
-    files = [file for kind in ("steps", "filters") for file in sorted((ROOT / "curation" / kind).glob("[!_]*.py"))]
-    known = [f"{file.parent.name}/{file.stem}" for file in files]
+    known = stage_names()
     for name, settings in stages:
         if name not in known:
             raise ProfileError(f"{where(name)}: no stage {name!r} in curation/{suggestion(name, known)}")
@@ -287,17 +287,32 @@ def checked_stages(
         yield name, values
 
 
-def stage_class(name: str) -> type:
-    """The one stage class in `curation/<name>.py`: the dataclass that is defined there and can be called."""
+def check_order(names: Sequence[str], where: Where) -> None:
+    """Raises ProfileError if a stage comes before what gives it what it needs, or behind what ends that."""
+    given: set[str] = set()
+    ended: dict[str, str] = {}  # what -> the stage that ended it
+    for name in names:
+        stage = stage_class(name)
+        for need in stage.NEEDS:
+            if need in ended:
+                raise ProfileError(f"{where(name)}: {name} needs {need}; put it before {ended[need]}, which ends that")
+            givers = [other for other in stage_names() if need in stage_class(other).GIVES]
+            if givers and need not in given:
+                raise ProfileError(f"{where(name)}: {name} needs {need}; put {' or '.join(givers)} before it")
+        given |= set(stage.GIVES)
+        ended |= dict.fromkeys(stage.ENDS, name)
+
+
+def stage_names() -> list[str]:
+    """`steps/crop`, `filters/niqe` and so on: every stage that there is."""
+    files = [file for kind in ("steps", "filters") for file in sorted((ROOT / "curation" / kind).glob("[!_]*.py"))]
+    return [f"{file.parent.name}/{file.stem}" for file in files]
+
+
+def stage_class(name: str) -> Any:
+    """The class of a stage, which bears the name of its file: `StableSpans` in curation/steps/stable_spans.py."""
     module = importlib.import_module(f"curation.{name.replace('/', '.')}")
-    stage = importlib.import_module("curation.stage").Stage
-    classes = [
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, stage) and member.__module__ == module.__name__
-    ]
-    assert len(classes) == 1, f"curation/{name}.py defines {len(classes)} stages; one file, one stage"
-    return classes[0]
+    return getattr(module, "".join(word.capitalize() for word in name.rpartition("/")[2].split("_")))
 
 
 def settings_of(name: str) -> dict[str, tuple[Any, Any]]:

@@ -4,7 +4,7 @@
 
 A round starts the same command four times on one output and kills a worker, the driver, the raylet or everything each
 time. Whenever the command gets to its end, at the latest when nobody disturbs it any more, all that a user gets is
-compared with an undisturbed run, and `shards.verify` is asked.
+compared with an undisturbed run, and `curation.verify` is asked.
 """
 
 import argparse

@@ -44,9 +44,10 @@ import pipelines
 from benchmarks.command import Ran, forget_peak, peak_of, run_command
 from benchmarks.result import write_json
 from benchmarks.sources import KEPT, KINDS, NO_FACE, NO_SPEECH, TALKERS, build, talkers
+from clock import FPS
 from curation.source import curate, identify
 from curation.stage import Stage, build_stages
-from media.probe import FPS, Limits
+from media.probe import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = 1080  # the size that is compared with the usual way

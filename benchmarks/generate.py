@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result import write_json
-from media.audio import SAMPLE_RATE, read_sound
+from clock import SAMPLE_RATE
+from media.audio import read_sound
 from media.encode import encode_flac
 from media.frames import GridReader, Picture, read_pictures
 from media.probe import probe

@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 import weights
+from clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media import geometry
-from media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, cut, read_audio
+from media.audio import cut, read_audio
 from media.errors import MediaError
 from media.frames import GridReader, read_crops, scan
-from media.probe import FPS, probe
+from media.probe import probe
 from models.face_landmarks import FaceLandmarks
 from models.lip_probe import (
     MIN_FRAMES,

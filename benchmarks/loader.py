@@ -46,8 +46,8 @@ from av.container import InputContainer
 from torch.utils.data import DataLoader
 
 from benchmarks.result import write_json
+from clock import FPS
 from media.encode import decode_mp4
-from media.probe import FPS
 from shards.index import read_index
 from shards.member import read_rows
 from shards.reader import read_member

@@ -48,11 +48,13 @@ import pipelines
 import weights
 from benchmarks.result import write_json
 from benchmarks.sources import ffmpeg
-from curation.clip import Clip, FaceTrack, Source, Verdict
+from clock import FPS
+from curation.clip import Clip, FaceTrack, Source
 from curation.filters.lip_audio import columns
 from curation.stage import Filter, Stage, build_stages
+from curation.verdicts import Verdict
 from curation.videos import list_videos
-from media.probe import FPS, probe
+from media.probe import probe
 from models.lip_probe import WHISPER_LAYER, LipProbe, LipRecord, mouth_channels
 
 DETECTOR_PX = 640  # Ultralytics' default

@@ -20,10 +20,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from manifests.limits import ORIGIN, read_recipe
+from curation.limits import ORIGIN, read_recipe
+from curation.refilter import applied, by_name, check_replay, judged_sources, records, replay_all
+from curation.review.report import write_report
 from manifests.reader import read_clips, read_run_notes, read_sources
-from manifests.refilter import applied, by_name, check_replay, judge, judged_sources, records
-from manifests.report import write_report
 from manifests.writer import write_manifests
 
 
@@ -68,7 +68,7 @@ def time_refilter(output: Path, setting: str) -> None:
     clips, sources, notes = read_clips(output), read_sources(output), read_run_notes(output)
     rows = records(clips)
     check_replay(rows, by_name(old), old["score_only"])
-    verdicts = judge(rows, by_name(new), new["score_only"], output / "recompute.csv")
+    verdicts = replay_all(rows, by_name(new), new["score_only"], output / "recompute.csv")
     stages = by_name(old)
     changed = [applied(row, verdict, stages) for row, verdict in zip(rows, verdicts, strict=True)]
     judged = time.monotonic() - began[0]

@@ -31,7 +31,7 @@ from benchmarks.command import Ran, run_command
 from benchmarks.memory import numbered
 from benchmarks.result import write_json
 from benchmarks.sources import KEPT, NO_FACE, NO_SPEECH, build, talkers
-from media.probe import FPS
+from clock import FPS
 
 SETTINGS = ["filters/lip_audio.keep_unknown=true"]  # a corpus too small to fit the lip probe on keeps its clips
 HEIGHT = 720

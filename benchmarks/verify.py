@@ -1,4 +1,4 @@
-"""How fast shards.verify reads, beside `cat` and `sha256sum` of the same shards.
+"""How fast curation.verify reads, beside `cat` and `sha256sum` of the same shards.
 
     python benchmarks/verify.py [--quick] [--gigabytes 1] [--rounds 5] [--json FILE]
 
@@ -118,7 +118,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         paths = build(Path(folder), options.gigabytes * 1e9)
         size = sum(path.stat().st_size for path in paths)
-        verify = [sys.executable, "-m", "shards.verify", folder]
+        verify = [sys.executable, "-m", "curation.verify", folder]
         commands = {
             "cat": ["cat", *map(str, paths)],
             "sha256sum": ["sha256sum", *map(str, paths)],

@@ -20,9 +20,10 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
     sys.path[0] = str(ROOT)
 
 import weights  # noqa: E402
+from clock import FPS  # noqa: E402
 from media.frames import scan  # noqa: E402
 from media.geometry import centres, sides, smooth  # noqa: E402
-from media.probe import FPS, probe  # noqa: E402
+from media.probe import probe  # noqa: E402
 from models.yolo_face import YoloFace  # noqa: E402
 from training.measures import find_faces, psnr  # noqa: E402
 from training.watermark import detect, embed  # noqa: E402

@@ -7,37 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.audio import SAMPLES_PER_FRAME, AudioTrack, cut, read_audio
+from clock import FPS, SAMPLES_PER_FRAME
+from curation.verdicts import KEEP, Verdict, drop
+from media.audio import AudioTrack, cut, read_audio
 from media.frames import GridReader
-from media.probe import FPS, Limits, Probe
+from media.probe import Limits, Probe
 from media.regions import Regions
 
 if TYPE_CHECKING:
     from models.face_landmarks import FaceMesh
-
-KEPT = "kept"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a clip: `reason` is `kept` or a documented reason such as `syncnet:offset`.
-
-    `remainder` says, of a clip that was dropped before and only scored, why a step then left it aside:
-    `steps/stable_spans:short`.
-    """
-
-    keep: bool
-    reason: str
-    stage: str = ""
-    detail: str = ""
-    remainder: str = ""
-
-
-KEEP = Verdict(True, KEPT)
-
-
-def drop(reason: str, detail: str = "") -> Verdict:
-    return Verdict(False, reason, detail=detail)
 
 
 @dataclass(frozen=True)
@@ -168,6 +146,10 @@ class Clip:
 
     def measured(self, scores: dict[str, float]) -> "Clip":
         return replace(self, scores={**self.scores, **scores})
+
+    def numbers(self) -> dict[str, float]:
+        """What filters judge by: the scores and `duration_s`."""
+        return {**self.scores, "duration_s": self.end_s - self.start_s}
 
     def audio(self, margin_frames: int = 0) -> np.ndarray:
         """The clip's sound, [640 * (T + 2 * margin)] float32, shifted by `audio_shift_frames`; silence outside."""

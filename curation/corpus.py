@@ -11,20 +11,21 @@ from typing import Any
 
 import pandas as pd
 
-from curation.clip import KEPT
+from clock import FPS
 from curation.ledger import Ledger
+from curation.ledger_files import part_path
+from curation.margin import cut_to_clip
 from curation.source import finite
 from curation.stage import CorpusFilter, Stage, documented
-from manifests.ledger import part_path
+from curation.verdicts import judge
+from curation.verify.command import verify
+from manifests.schema import KEPT
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
-from media.probe import FPS
 from pipelines import Profile
-from shards.margin import finished
 from shards.packer import Need, pack
 from shards.reader import extents, read_extent
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample
-from shards.verify import verify
 
 TIMES = ("start_s", "end_s")  # floats in a row that are no scores
 OF_STEP = {"steps/landmarks": LANDMARKS, "steps/whisper": WHISPER}
@@ -48,7 +49,7 @@ def finish(
     for stage in stages:
         if isinstance(stage, CorpusFilter):
             say(f"{stage.name}: {sum(clip['kept'] for clip in clips)} clips")
-            judge(stage, clips, parts, output, ledger)
+            apply_corpus_filter(stage, clips, parts, output, ledger)
     sources = [recounted(each.source, each.clips) for each in curated]
     kept = {clip["key"]: clip for clip in clips if clip["kept"]}
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
@@ -57,7 +58,7 @@ def finish(
         output / "shards",
         seed=profile.seed,
         shard_bytes=profile.shard_bytes,
-        edit=lambda sample: finished(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
+        edit=lambda sample: cut_to_clip(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
         required=required,
         announce=lambda need: say(told(need)),
     )
@@ -93,7 +94,7 @@ def drop_parts(
     say("reading the shards back")
     wrong = [finding.text for finding in verify(output, sample=0) if finding.kind != "unfinished"]
     if wrong:
-        say(f"parts are kept, because {wrong[0]} (python -m shards.verify says more)")
+        say(f"parts are kept, because {wrong[0]} (python -m curation.verify says more)")
         return
     settled = [ledger.scores(name).keys() for name in corpus_filters]
     needed = {part for key, part in parts.items() if any(key not in keys for keys in settled)}
@@ -104,7 +105,7 @@ def drop_parts(
     say(f"{len(removed):,} parts removed, {size / 1e9:.1f} GB{later}")
 
 
-def judge(
+def apply_corpus_filter(
     stage: CorpusFilter, clips: list[dict[str, Any]], parts: Mapping[str, Path], output: Path, ledger: Ledger
 ) -> None:
     """Adds a corpus filter's scores to the rows, and drops what it rejects.
@@ -119,11 +120,11 @@ def judge(
     found = stage.measure_all(waiting, read, output, fitted=bool(settled)) if waiting else {}
     for key, clip in sorted(sampled.items()):
         clip.update(settled.get(key) or found[key])
-        verdict = stage.decide({**clip, "duration_s": (clip["end_frame"] - clip["start_frame"]) / FPS})
+        verdict = judge({**clip, "duration_s": (clip["end_frame"] - clip["start_frame"]) / FPS}, [stage])
         if clip["kept"] and verdict.keep:
             clip["audio_shift_frames"] += stage.shift_frames(clip)
         elif clip["kept"]:
-            clip.update(kept=False, reason=verdict.reason, stage=stage.name, detail=verdict.detail or None)
+            clip.update(verdict.columns())
     known = {key: row for key, row in found.items() if sampled[key]["kept"] or not stage.undecided(row)}
     ledger.settle(stage.name, known)
 

@@ -20,9 +20,7 @@ import yaml
 
 import pipelines
 import weights
-from curation.source import Curated, Identity, writing
-from curation.videos import storable
-from manifests.ledger import (
+from curation.ledger_files import (
     ATTEMPTS,
     DROPPED_PARTS,
     FOLDER,
@@ -35,13 +33,17 @@ from manifests.ledger import (
     read_segment,
     segments,
 )
-from shards.table import TableFormat, read_table, write_table
-from shards.whole_file import remove_leftovers, whole_file
+from curation.source import Curated, Identity, writing
+from curation.videos import storable
+from storage.atomic_write import atomic_write, remove_leftovers
+from storage.table import TableFormat, read_table, write_table
 
 SCORES = TableFormat("curation.corpus_scores", 1)
 SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
-CODE_ROOMS = ("curation", "media", "models", "shards")  # what decides the bytes of a part
+# What decides the bytes of a part: these, but for the files that only judge, check or show what is finished.
+CODE = ("clock.py", "curation", "media", "models", "shards", "storage")
+NOT_DECIDING = ("curation/review/", "curation/verify/", "curation/refilter.py", "curation/limits.py")
 
 
 class LedgerError(ValueError):
@@ -60,10 +62,13 @@ def recipe_of(profile: pipelines.Profile, score_only: bool) -> dict[str, Any]:
 
 
 def code_sha256() -> str:
+    """The hash of every file of code that decides what a run writes into its parts."""
     digest = hashlib.sha256()
-    for room in CODE_ROOMS:
-        for file in sorted((pipelines.ROOT / room).rglob("*.py")):
-            digest.update(f"{file.relative_to(pipelines.ROOT)}\0".encode() + file.read_bytes())
+    for place in (pipelines.ROOT / name for name in CODE):
+        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            name = file.relative_to(pipelines.ROOT).as_posix()
+            if not name.startswith(NOT_DECIDING):
+                digest.update(f"{name}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -191,7 +196,7 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
     if not path.exists() or earlier["hash"] != recipe["hash"]:
         if path.exists():
             path.rename(path.with_name(f"recipe-{earlier['hash'][:8]}.yaml"))
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(yaml.safe_dump(recipe, sort_keys=False).encode())
 
 
@@ -204,7 +209,7 @@ def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> s
     folders = [shlex.quote(str(folder)) for folder in (output, output.with_name(f"{output.name}-refiltered"))]
     return (
         "Only thresholds changed, and what was measured stays true. To decide anew without measuring:\n"
-        f"  python -m manifests.refilter {folders[0]}{settings} --to {folders[1]}\n"
+        f"  python -m curation.refilter {folders[0]}{settings} --to {folders[1]}\n"
     )
 
 
@@ -213,7 +218,7 @@ def changed_thresholds(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     restored, changed = deepcopy(new), []
     for before, after in zip(old["profile"]["stages"], restored["profile"]["stages"], strict=False):
         for name in before.keys() & after.keys():
-            for key in sorted(before[name].keys() & set(getattr(pipelines.stage_class(name), "THRESHOLDS", ()))):
+            for key in sorted(before[name].keys() & pipelines.stage_class(name).deciding_settings()):
                 if before[name][key] != after[name][key]:
                     changed.append(f"{name}.{key}={yaml.safe_dump(after[name][key]).splitlines()[0]}")
                     after[name][key] = before[name][key]

@@ -19,13 +19,13 @@ from rich.table import Table
 from curation.stage import CorpusFilter, Stage
 from curation.videos import storable
 from manifests.reader import read_clips, read_sources
+from manifests.schema import KEPT
 from media.errors import MediaError
 from media.probe import probe
 
 SHARE, LEAST, LAYERS = 0.01, 20, 5
 DRAWS = 1000
 FOLDER = "plan"
-KEPT = "kept"
 MEASURES = ("shards_gb", "parts_gb", "cpu_hours", "worker_hours")  # the other rows are hours by reason
 
 

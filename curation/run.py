@@ -30,6 +30,7 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
 
 import pipelines  # noqa: E402
 import weights  # noqa: E402
+from clock import FPS  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock  # noqa: E402
 from curation.progress import Bar, accept_every_name, printable  # noqa: E402
@@ -191,7 +192,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
 def report(output: Path) -> None:
     """Writes the report in a process of its own: it opens videos, and none of them can spoil a run that is finished."""
     with suppress(KeyboardInterrupt):
-        subprocess.run([sys.executable, "-m", "manifests.report", str(output)], cwd=ROOT, check=False)  # noqa: S603
+        subprocess.run([sys.executable, "-m", "curation.review.report", str(output)], cwd=ROOT, check=False)  # noqa: S603
 
 
 def interrupt(*_: Any) -> None:
@@ -264,7 +265,7 @@ def account(identity: "Identity", curated: "Curated", say: Callable[[str], None]
     """One line per source: what became of its seconds."""
     seconds: Counter[str] = Counter()
     for clip in curated.clips:
-        seconds[clip["reason"]] += (clip["end_frame"] - clip["start_frame"]) / 25
+        seconds[clip["reason"]] += (clip["end_frame"] - clip["start_frame"]) / FPS
     parts = "  ".join(f"{reason} {value:.1f} s" for reason, value in sorted(seconds.items(), key=lambda p: -p[1]))
     detail = f" ({curated.source['detail']})" if curated.source["detail"] else ""
     log.info("%s: %s%s", printable(storable(identity.path)), parts, detail)

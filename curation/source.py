@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from curation.clip import KEPT, Clip, Source
+from clock import FPS, SAMPLE_RATE
+from curation.clip import Clip, Source
 from curation.filters.audible import voice_of
+from curation.ledger_files import part_path
 from curation.stage import Stage, Timer, run_stages
 from curation.videos import storable
-from manifests.ledger import part_path
+from manifests.schema import KEPT
 from manifests.writer import main_reason
-from media.audio import SAMPLE_RATE
 from media.encode import encode_flac, encode_mp4
 from media.errors import MediaError
-from media.probe import FPS, Limits, Probe, probe
+from media.probe import Limits, Probe, probe
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import ShardWriter
 
@@ -244,18 +245,13 @@ def finite(scores: dict[str, float]) -> dict[str, float | None]:
 
 
 def clip_row(clip: Clip) -> dict[str, Any]:
-    verdict = clip.verdict
     return {
         "key": clip.key,
         "source_id": clip.source.id,
         "source": storable(clip.source.path),
         "start_frame": clip.start_frame,
         "end_frame": clip.end_frame,
-        "kept": verdict.keep,
-        "reason": verdict.reason,
-        "stage": verdict.stage or None,
-        "detail": verdict.detail or None,
-        "remainder": verdict.remainder or None,
+        **clip.verdict.columns(),
         "audio_shift_frames": clip.audio_shift_frames,
         **scores_of(clip),
     }

@@ -15,27 +15,50 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from av.video.frame import VideoFrame
 
-from curation.clip import TRACK_SCORES, Clip, Verdict
+from curation.clip import TRACK_SCORES, Clip
+from curation.verdicts import KEEP, Limit, Verdict, drop, judge
 from media.errors import MediaError
 from media.frames import GridReader, scaled
 from pipelines import stage_class
 from shards.sample import Sample
 
+# What stages need, give or end, in the words of the message about a wrong order.
+WHOLE_SOURCE = "the whole source"
+UNCROPPED = "a clip without crops"
+FREE_SOUND = "sound that can still be shifted"
+VOICE = "voice activity"
+TRACK = "a face track"
+STEADY_TRACK = "a face track without gaps"
+CROPS = "face crops"
+LANDMARKS = "face landmarks"
+WHISPER_ROWS = "Whisper features"
+SYNC_OFFSET = "the offset of lips and sound"
+
 
 @dataclass(frozen=True)
 class Stage:
-    """Common to all kinds. SCORES and REASONS document what a stage may write into the manifest.
+    """What all kinds have in common.
 
-    Reasons that need no network's name (`short`, `no_face`, ...) stand in `manifests/schema.py`.
+    SCORES and REASONS document what a stage may write into the manifest; reasons that name no network (`short`,
+    `no_face`, ...) stand in `manifests/schema.py`. NEEDS, GIVES and ENDS list what a clip must have before the stage,
+    what it has after it, and what it has no more: `pipelines.load` refuses a profile in which the order is wrong.
     """
 
     SCORES: ClassVar[Mapping[str, str]] = {}
     REASONS: ClassVar[Mapping[str, str]] = {}
+    NEEDS: ClassVar[tuple[str, ...]] = ()
+    GIVES: ClassVar[tuple[str, ...]] = ()
+    ENDS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def name(self) -> str:
         """`filters/niqe` for a class in `curation/filters/niqe.py`."""
         return "/".join(type(self).__module__.split(".")[-2:])
+
+    @classmethod
+    def deciding_settings(cls) -> frozenset[str]:
+        """The settings that change verdicts and nothing that is measured: none, but for filters."""
+        return frozenset()
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
         """The clips that this one becomes. Together they cover it: what is not kept is returned as dropped."""
@@ -58,33 +81,45 @@ class Step(Stage):
 
 @dataclass(frozen=True)
 class Filter(Stage):
-    """Measures a clip, then decides on the numbers alone.
+    """Measures a clip, then decides on the numbers alone: a clip is dropped for the first of LIMITS that it breaks.
 
-    THRESHOLDS names the settings that `decide` alone reads: with another value everything that was measured stays
-    true, so a finished run can be judged anew without a network. LIMITS says what is compared with them, for those who
-    explain a verdict: (score, sign, setting or other score), `|score|` where only its size counts.
+    A filter whose rule is more than that overrides `decide`, and names in RULE_SETTINGS the settings that only `decide`
+    reads beside those in LIMITS. With another value of such a setting everything that was measured stays true, so a
+    finished run can be judged anew without a network.
     """
 
-    THRESHOLDS: ClassVar[tuple[str, ...]] = ()
-    LIMITS: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    LIMITS: ClassVar[tuple[Limit, ...]] = ()
+    RULE_SETTINGS: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def deciding_settings(cls) -> frozenset[str]:
+        names = {field.name for field in fields(cls)}
+        return frozenset(names & {limit.setting for limit in cls.LIMITS} | set(cls.RULE_SETTINGS))
 
     def measure(self, clip: Clip) -> dict[str, float]:
         """The numbers that the decision rests on; keys as in SCORES."""
         raise NotImplementedError
 
+    def broken_limits(self, scores: Mapping[str, float]) -> list[Limit]:
+        """The limits that these scores do not hold, in the order of LIMITS."""
+        return [limit for limit in self.LIMITS if not limit.holds(self, scores)]
+
     def decide(self, scores: Mapping[str, float]) -> Verdict:
         """Keep or drop, from the numbers alone (the clip's own, and `duration_s`)."""
-        raise NotImplementedError
+        broken = self.broken_limits(scores)
+        return drop(broken[0].reason) if broken else KEEP
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
         clip = clip.measured(self.measure(clip))
-        verdict = self.decide({**clip.scores, "duration_s": clip.end_s - clip.start_s})
+        verdict = judge(clip.numbers(), [self])
         yield clip if verdict.keep else replace(clip, verdict=verdict)
 
 
 @dataclass(frozen=True)
 class Scan(Step):
     """A step over the scaled frames of a whole source."""
+
+    NEEDS = (WHOLE_SOURCE,)
 
     @property
     def look_px(self) -> int:
@@ -128,6 +163,10 @@ class CorpusFilter(Filter):
         What is fitted is saved in `output`; `fitted` says that it was, by an earlier run, and is to be used.
         """
         raise NotImplementedError
+
+    def fits_on_run(self) -> bool:
+        """Whether what it measures depends on which clips reach it."""
+        return True
 
     def undecided(self, scores: Mapping[str, float]) -> bool:
         """Whether more clips, later, might give a dropped clip another verdict."""
@@ -214,7 +253,6 @@ def leading_scans(stages: Sequence[Stage]) -> list[Scan]:
 
 def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
     """The whole source through several scans with one decode; a file that ends early leaves a dropped remainder."""
-    assert clip.start_frame == 0, "a scan looks at a whole source: it belongs before the steps that cut"
     source, watchers, end = clip.source, [step.watch(clip) for step in scans], 0
     look_px, last, picture = max(step.look_px for step in scans), None, np.empty(0)
     with closing(GridReader(source.path, source.probe, source.limits)) as reader:

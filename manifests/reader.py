@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from manifests.schema import CLIPS_FORMAT, SOURCES_FORMAT, TIMINGS_FORMAT
-from manifests.writer import FOLDER
-from shards.table import TableError, TableFormat, read_notes, read_table
+from manifests.schema import CLIPS_FORMAT, FOLDER, SOURCES_FORMAT, TIMINGS_FORMAT
+from storage.table import TableError, TableFormat, read_notes, read_table
 
 
 class ManifestError(ValueError):

@@ -6,6 +6,7 @@ the files.
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-from shards.table import TableFormat
+from storage.table import TableError, TableFormat, read_notes
 
-FPS = 25  # of the grid on which start_frame and end_frame count
+FOLDER = "manifests"  # of an output folder
 
 CLIPS_FORMAT = TableFormat("manifests.clips", 1)
 SOURCES_FORMAT = TableFormat("manifests.sources", 1)
@@ -193,17 +194,15 @@ def markdown(scores: Mapping[str, str] = MappingProxyType({}), reasons: Mapping[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from manifests.reader import ManifestError, read_run_notes
-
     parser = argparse.ArgumentParser(prog="python -m manifests.schema", description="Print what every column means.")
     parser.add_argument("output", type=Path, nargs="?", help="output folder, to print its scores and reasons too")
     output = parser.parse_args(arguments).output
     try:
-        notes = read_run_notes(output) if output else None
-    except ManifestError as error:
-        print(error, file=sys.stderr)
+        notes = read_notes(output / FOLDER / "clips.parquet", CLIPS_FORMAT) if output else {}
+    except TableError as error:
+        print(f"{error}; not an output folder, or its run has not ended yet", file=sys.stderr)
         return 1
-    print(markdown(notes.scores, notes.reasons) if notes else markdown())
+    print(markdown(*(json.loads(notes[name]) for name in ("scores", "reasons") if name in notes)))
     return 0
 
 

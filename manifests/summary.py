@@ -13,10 +13,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from clock import FPS
 from manifests.reader import ManifestError, read_clips, read_run_notes
-from manifests.schema import FPS, KEPT
-from manifests.writer import FOLDER
-from shards.whole_file import whole_file
+from manifests.schema import FOLDER, KEPT
+from storage.atomic_write import atomic_write
 
 FRAMES_PER_HOUR = FPS * 3600
 
@@ -58,7 +58,7 @@ def read_funnel(output: Path) -> pd.DataFrame:
 def write_summary(output: Path) -> pd.DataFrame:
     """Write manifests/summary.csv from clips.parquet; gives the funnel."""
     table = read_funnel(output)
-    with whole_file(output / FOLDER / "summary.csv") as file:
+    with atomic_write(output / FOLDER / "summary.csv") as file:
         file.write(table.to_csv(index=False, lineterminator="\n").encode())
     return table
 

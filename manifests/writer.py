@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clock import FPS
 from manifests.schema import (
     CLIPS,
     CLIPS_FORMAT,
-    FPS,
+    FOLDER,
     KEPT,
     SOURCES,
     SOURCES_FORMAT,
@@ -32,11 +33,10 @@ from manifests.schema import (
     score_columns,
     stage_of_cpu_column,
 )
-from shards.table import write_table
-from shards.whole_file import remove_leftovers
+from storage.atomic_write import remove_leftovers
+from storage.table import write_table
 
 Row = Mapping[str, Any]
-FOLDER = "manifests"
 
 
 class PartitionError(ValueError):

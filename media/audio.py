@@ -11,12 +11,11 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media.errors import MediaError
-from media.probe import FPS, WITHOUT_PTS, Probe, audio_stream, open_media, packets
+from media.probe import WITHOUT_PTS, Probe, audio_stream, open_media, packets
 
-SAMPLE_RATE = 16000  # paper, section 4.1
 FULL_SCALE = 32768  # 16 bits
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 GAP_S = 1 / FPS  # sound that strays further than a frame from its time stamps is placed anew; less is jitter
 
 

@@ -23,10 +23,9 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from clock import FPS
 from media.errors import MediaError
 from media.joined import CLOCKED, clock_restart, header_before, packets_span_s, second_header
-
-FPS = 25  # the grid every clip lives on (paper, section 4.1: clips are processed at 25 fps)
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,wav,mp3,flac,aac,dv,nut"
 CONTAINER_OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": CONTAINERS}

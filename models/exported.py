@@ -6,7 +6,6 @@ time. So the export happens in a process of its own, which ends. The file's name
 
 import fcntl
 import hashlib
-import os
 import subprocess
 import sys
 from importlib import import_module
@@ -16,6 +15,7 @@ import onnxruntime
 
 import weights as weight_files
 from models.onnx_session import one_thread
+from storage.atomic_write import atomic_write
 
 VERSION = 1  # of what the exporters below write
 
@@ -49,9 +49,9 @@ def export(exporter: str, weights: Path, path: Path) -> None:
 
 def main() -> None:
     exporter, weights, path = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    temporary.write_bytes(import_module(exporter).export(weights))
-    temporary.replace(path)
+    content = import_module(exporter).export(weights)
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 if __name__ == "__main__":

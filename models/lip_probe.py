@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-FPS = 25
-ROWS_PER_FRAME = 2
+from clock import WHISPER_ROWS_PER_FRAME as ROWS_PER_FRAME
+from storage.atomic_write import atomic_write
+
 WHISPER_LAYER = 3  # of the five hidden states: the output of the third of tiny.en's four blocks
 MAX_LAG = 15
 LAGS = np.arange(-MAX_LAG, MAX_LAG + 1)
@@ -525,7 +526,7 @@ class LipProbe:
 
     def save(self, path: Path) -> None:
         """Writes the probe (0.3 MB, .npz without pickle); the same probe gives the same bytes."""
-        with zipfile.ZipFile(path, "w") as archive:  # np.savez would stamp the time of day
+        with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:  # np.savez would stamp the time of day
             for field in fields(self):
                 with archive.open(zipfile.ZipInfo(f"{field.name}.npy"), "w") as member:
                     np.lib.format.write_array(member, np.asarray(getattr(self, field.name)), allow_pickle=False)

@@ -24,8 +24,9 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 from torch.nn.functional import pad, pairwise_distance
 
+from clock import SAMPLE_RATE
+
 SIZE = 224
-SAMPLE_RATE = 16_000
 FRAME_SAMPLES = 640  # 16 kHz at 25 fps: the network knows no other rates
 WINDOW_FRAMES = 5
 WINDOW_MFCC = 20

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from clock import SAMPLE_RATE
 from media.audio import Samples, cut
 from models.onnx_session import one_thread
 
-SAMPLE_RATE = 16_000
 CHUNK_SAMPLES = 512  # 32 ms: the only length the model takes at 16 kHz
 CONTEXT_SAMPLES = 64  # of the chunk before, put in front of each chunk
 STATE_SHAPE = (2, 1, 128)

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from clock import SAMPLE_RATE
 from media.audio import Samples
 from models.exported import session
 
-SAMPLE_RATE = 16_000
 HOP_LENGTH = 160  # samples from one mel frame to the next
 FFT_LENGTH = 400
 N_SAMPLES = 30 * SAMPLE_RATE

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from shards.sample import MEMBERS
-from shards.table import TableFormat, read_table, write_table
+from storage.table import TableFormat, read_table, write_table
 
 INDEX_NAME = "index.parquet"
 INDEX = TableFormat("shards.index", 1)

@@ -19,8 +19,8 @@ import pandas as pd
 from shards.index import INDEX_NAME, index_frame, offset_column, read_index, size_column, write_index
 from shards.reader import Extent, extents, read_extent
 from shards.sample import MEMBERS, Sample, problems, sample_sha256
-from shards.whole_file import remove_leftovers
 from shards.writer import ShardWriter, tar_bytes
+from storage.atomic_write import remove_leftovers
 
 SHARD_BYTES = 500_000_000
 INDEX_ROW_BYTES = 250  # measured 100 in index.parquet, 100,000 rows; the rest is room for what `edit` adds

@@ -1,6 +1,6 @@
 """One record of a shard: a key and its members, encoded.
 
-Only headers are read here (JSON, npy, FLAC); whether video and audio decode is for `shards.verify` to say.
+Only headers are read here (JSON, npy, FLAC); whether video and audio decode is for `curation.verify` to say.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from clock import SAMPLE_RATE, SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME
+
 VIDEO = "mp4"
 AUDIO = "flac"
 WHISPER = "whisper.npy"
@@ -25,9 +27,6 @@ MEMBERS = (BOXES, AUDIO, JSON, LANDMARKS, VIDEO, WHISPER)  # sorted: the order i
 # What the index and this file read from the JSON member; curation adds path, scores, sizes, recipe, ...
 JSON_FIELDS = ("source_id", "start_frame", "end_frame", "frames")
 
-SAMPLE_RATE = 16000
-SAMPLES_PER_FRAME = 640  # 16 kHz / 25 fps
-WHISPER_ROWS_PER_FRAME = 2  # 50 Hz / 25 fps
 FLAC_HEADER_BYTES = 42  # magic, block header, STREAMINFO
 
 # WebDataset cuts a name at its first dot; short ASCII names keep the tar free of PAX headers

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from shards.sample import KEY_PATTERN, MEMBER_PATTERN, Sample
-from shards.whole_file import whole_file
+from storage.atomic_write import atomic_write
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 8 * 2**30 - 1  # more needs a PAX header
@@ -30,7 +30,7 @@ class ShardWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        file = self._stack.enter_context(whole_file(self.path))
+        file = self._stack.enter_context(atomic_write(self.path))
         self._tar = tarfile.open(fileobj=file, mode="w|")
         return self
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
+from curation.verify.command import verify
 from pipelines import ROOT
-from shards.verify import verify
 from tests.videos import Pictures, Sound, numbered, tone, write_video
 
 SEED = 20
@@ -243,7 +243,7 @@ def damage(house: Path, videos: Path, output: Path, whole: Whole, hang_s: float 
 
 
 def difference(output: Path, whole: Whole) -> str:
-    """How a finished output differs from an undisturbed one, and what `shards.verify` finds in it; or nothing."""
+    """How a finished output differs from an undisturbed one, and what `curation.verify` finds in it; or nothing."""
     found, wanted = result(output), whole.result
     differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     log = (output / "logs" / "run.log").read_text()

@@ -32,12 +32,12 @@ from curation.steps.faces import Faces
 from curation.steps.shots import Shots
 from curation.steps.voice_activity import VoiceActivity
 from curation.steps.windows import Windows
+from curation.verify.command import verify
 from manifests.summary import write_summary
 from manifests.writer import check_partition, write_manifests
 from media.probe import Limits
 from shards.packer import pack
 from shards.sample import AUDIO, BOXES, JSON, VIDEO
-from shards.verify import verify
 from tests.clips import track_of
 from tests.videos import Pictures, Sound, click, number_of, numbered, tone, truncate, turn, write_video
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from curation.verify.command import verify
 from manifests.reader import read_clips, read_sources
 from shards.index import read_index
-from shards.verify import verify
 from tests import chaos
 from tests.chaos import complete, drawn, result, start, wait_for
 from tests.videos import Pictures, Sound, tone, write_video

@@ -9,23 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES: dict[str, set[str]] = {  # room -> the other rooms that it may import
-    "pipelines": {"curation"},  # by name only, when a profile names a stage
+ROOMS: dict[str, set[str]] = {  # room -> the rooms that it may import: those above it in this list, and never all
+    "clock": set(),
+    "storage": set(),
+    "pipelines": set(),  # stages are found by their names
     "weights": {"pipelines"},  # `python weights.py fetch --profile NAME` asks which files a profile names
-    "media": set(),
-    "models": {"weights", "media"},
-    "shards": set(),
-    "manifests": {"shards"},
+    "media": {"clock"},
+    "models": {"clock", "media", "storage", "weights"},
+    "shards": {"clock", "storage"},
+    "manifests": {"clock", "storage"},
+    "curation": {"clock", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
+    "training": {"clock", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
+    "demo": {"clock", "storage", "pipelines", "weights", "media", "models", "shards", "manifests", "training"},
 }
-ALLOWED = {
-    "shards/verify.py": {"manifests"},  # the one file that compares what both folders of an output say
-    "shards/margin.py": {"media"},  # the sound of a sample is cut where a part becomes a shard
-    "manifests/limits.py": {"pipelines"},  # what a run's stages compare, found by their names in its recipe
-    "manifests/pictures.py": {"media", "training"},  # what a row looks and sounds like; the mask it is trained with
-}
-WITH_SAMPLES = {"manifests/pictures.py", "manifests/refilter.py"}  # the others read tables only
-HALVES = {"curation", "training"}
-ROOMS = LEAVES.keys() | HALVES | {"demo"}
+EXCEPTIONS = {"curation/review/pictures.py": {"training"}}  # draws the mask that training puts over a face
 
 
 def files(room: str) -> list[Path]:
@@ -45,26 +42,43 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def rooms_of(path: Path) -> set[str]:
-    return {module.split(".")[0] for module, _ in imported(path)} & ROOMS
+    return {module.split(".")[0] for module, _ in imported(path)} & ROOMS.keys()
 
 
-@pytest.mark.parametrize("room", LEAVES)
-def test_leaves_import_no_other_room(room: str) -> None:
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    names = list(ROOMS)
+    assert ROOMS[room] <= set(names[: names.index(room)])
     assert files(room)
     for path in files(room):
-        assert rooms_of(path) - {room} <= LEAVES[room] | ALLOWED.get(str(path.relative_to(ROOT)), set()), path
+        allowed = ROOMS[room] | EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), set())
+        assert rooms_of(path) - {room} <= allowed, path
 
 
-def test_manifests_read_only_the_tables_of_the_shards() -> None:
-    tables = [path for path in files("manifests") if str(path.relative_to(ROOT)) not in WITH_SAMPLES]
-    modules = {m for path in tables for m, _ in imported(path) if m.startswith("shards")}
-    assert modules <= {"shards.index", "shards.table", "shards.whole_file"}
+def test_the_exceptions_are_needed() -> None:
+    for name, rooms in EXCEPTIONS.items():
+        assert rooms <= rooms_of(ROOT / name), name
 
 
-@pytest.mark.parametrize(("half", "other"), [("curation", "training"), ("training", "curation")])
-def test_the_halves_never_import_each_other(half: str, other: str) -> None:
-    for path in files(half):
-        assert not rooms_of(path) & {other, "demo"}, path
+def test_no_module_imports_itself_over_others() -> None:
+    """Imports inside functions and for types count as well."""
+    modules = {module_of(path): path for room in ROOMS for path in files(room)}
+    graph = {name: {m for m, _ in imported(path) if m in modules} for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
 
 
 def test_only_the_pool_imports_ray() -> None:
@@ -91,6 +105,12 @@ def test_stages_know_nothing_of_the_run() -> None:
     outer = {"curation.run", "curation.worker", "curation.corpus", "curation.ledger", "curation.source"}
     for path in [*files("curation/steps"), *files("curation/filters"), ROOT / "curation/stage.py"]:
         assert not {module for module, _ in imported(path)} & outer, path
+
+
+def test_a_run_does_not_need_what_looks_at_finished_ones() -> None:
+    for path in files("curation"):
+        if path.parent.name not in ("review", "page"):
+            assert not [module for module, _ in imported(path) if module.startswith("curation.review")], path
 
 
 def test_every_package_in_use_is_declared() -> None:

@@ -17,11 +17,14 @@ small:
     max_bytes: 1000
   stages:
     - steps/voice_activity
+    - steps/faces
+    - steps/stable_spans
+    - steps/windows:
+        max_s: 20.0
+    - steps/crop
     - filters/niqe:
         frames: 5
         max_niqe: 9.0
-    - steps/windows:
-        max_s: 20.0
 """
 
 
@@ -48,7 +51,9 @@ def test_a_profile_has_every_setting_with_defaults_filled_in(path: Path) -> None
         1000,
         1000,
     )
-    assert [name for name, _ in profile.stages] == ["steps/voice_activity", "filters/niqe", "steps/windows"]
+    assert [name.partition("/")[2] for name, _ in profile.stages] == [
+        "voice_activity", "faces", "stable_spans", "windows", "crop", "niqe",
+    ]  # fmt: skip
     assert dict(profile.stages)["filters/niqe"] == {"weights": "niqe", "frames": 5, "max_niqe": 9.0}
 
 
@@ -106,7 +111,7 @@ def test_overrides_are_as_strict_as_the_file(path: Path, override: str, message:
 def test_unknown_names_come_with_their_line_and_a_suggestion(path: Path) -> None:
     assert refusal(path, name="smal") == "profile 'smal' is not in pipelines.yaml; did you mean 'small'?"
     setting = refusal(path, replace=("max_niqe:", "max_nige:"))
-    assert setting.startswith("pipelines.yaml:14: ") and setting.endswith("did you mean 'max_niqe'?")
+    assert setting.startswith("pipelines.yaml:19: ") and setting.endswith("did you mean 'max_niqe'?")
     stage = refusal(path, replace=("filters/niqe:", "filters/nige:"))
     assert stage.startswith("pipelines.yaml:1") and stage.endswith("did you mean 'filters/niqe'?")
     top = refusal(path, replace=("seed:", "sead:"))
@@ -118,11 +123,11 @@ def test_unknown_names_come_with_their_line_and_a_suggestion(path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
-        ("max_niqe: 9.0", "max_niqe: 3e-5", 14, "'3e-5', which is text; float is needed (YAML reads 3e-5 as text"),
-        ("max_niqe: 9.0", "max_niqe: true", 14, "True, which is bool; float is needed"),
-        ("frames: 5", "frames: 5.5", 13, "5.5, which is float; int is needed"),
-        ("frames: 5", "frames: '5'", 13, "'5', which is text; int is needed"),
-        ("frames: 5", "frames:", 13, "None, which is NoneType; int is needed"),
+        ("max_niqe: 9.0", "max_niqe: 3e-5", 19, "'3e-5', which is text; float is needed (YAML reads 3e-5 as text"),
+        ("max_niqe: 9.0", "max_niqe: true", 19, "True, which is bool; float is needed"),
+        ("frames: 5", "frames: 5.5", 18, "5.5, which is float; int is needed"),
+        ("frames: 5", "frames: '5'", 18, "'5', which is text; int is needed"),
+        ("frames: 5", "frames:", 18, "None, which is NoneType; int is needed"),
         ("seed: 0", "seed: zero", 4, "'zero', which is text; int is needed"),
         ("device: cpu", "device: 0", 2, "0, which is int; str is needed"),
         ("max_pixels: 1000", "max_pixels: 1e3", 8, "int is needed"),
@@ -143,7 +148,7 @@ def test_whole_numbers_do_where_fractions_are_wanted(path: Path) -> None:
     [
         ("  seed: 0\n", "", "profile 'small' lacks the setting 'seed'"),
         ("    max_bytes: 1000\n", "", "limits lacks the setting 'max_bytes'"),
-        ("        frames: 5\n", "        frames: 5\n        frames: 6\n", "pipelines.yaml:14: 'frames' is given twice"),
+        ("        frames: 5\n", "        frames: 5\n        frames: 6\n", "pipelines.yaml:19: 'frames' is given twice"),
         ("    - steps/windows:", "    - filters/niqe:", "filters/niqe is listed twice"),
         ("- steps/voice_activity", "- clip", "no stage 'clip'"),
         ("- steps/voice_activity", "- ../shards/index", "no stage '../shards/index'"),
@@ -170,7 +175,7 @@ def test_the_recipe_form_is_plain_data_that_comes_back(path: Path) -> None:
 
     plain = load("small", path=path).as_dict()
     assert yaml.safe_load(yaml.safe_dump(plain, sort_keys=False)) == plain
-    assert plain["stages"][1] == {"filters/niqe": {"weights": "niqe", "frames": 5, "max_niqe": 9.0}}
+    assert plain["stages"][-1] == {"filters/niqe": {"weights": "niqe", "frames": 5, "max_niqe": 9.0}}
 
 
 @pytest.mark.parametrize(
@@ -181,3 +186,49 @@ def test_every_stage_file_holds_one_stage_with_plain_settings(file: Path) -> Non
     for key, (hint, default) in pipelines.settings_of(name).items():
         assert hint in (int, float, str, bool), f"{name}.{key}"
         assert isinstance(default, hint), f"{name}.{key}"
+
+
+BEFORE_THE_CROP = """\
+    - steps/windows:
+        max_s: 20.0
+    - steps/crop
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    - steps/crop\n", "", "pipelines.yaml:17: filters/niqe needs face crops; put steps/crop before it"),
+        (
+            "    - steps/faces\n",
+            "",
+            ":12: steps/stable_spans needs a face track; put steps/faces before it",
+        ),
+        ("    - steps/voice_activity\n", "    - filters/speech\n", "needs voice activity; put steps/voice_activity"),
+        (
+            BEFORE_THE_CROP,
+            "    - steps/crop\n    - steps/windows\n",
+            ":15: steps/windows needs a clip without crops; put it before steps/crop, which ends that",
+        ),
+        ("    - steps/crop\n", "    - steps/shots\n", "needs the whole source; put it before steps/windows"),
+        ("    - steps/crop\n", "    - steps/align_audio\n", "needs the offset of lips and sound; put filters/syncnet"),
+    ],
+)
+def test_a_wrong_order_is_refused_with_what_is_needed_and_which_stage_gives_it(
+    path: Path, old: str, new: str, message: str
+) -> None:
+    assert message in refusal(path, replace=(old, new))
+
+
+def test_sound_cannot_be_shifted_when_features_were_cut_from_it(path: Path) -> None:
+    late = "    - steps/crop\n    - filters/syncnet\n    - steps/whisper\n    - steps/align_audio\n"
+    text = refusal(path, replace=("    - steps/crop\n", late))
+    assert "steps/align_audio needs sound that can still be shifted; put it before steps/whisper" in text
+
+
+@pytest.mark.parametrize("name", pipelines.stage_names())
+def test_what_a_stage_needs_is_given_by_another_or_there_from_the_start(name: str) -> None:
+    from curation.stage import FREE_SOUND, UNCROPPED, WHOLE_SOURCE
+
+    given = {what for other in pipelines.stage_names() for what in pipelines.stage_class(other).GIVES}
+    assert set(pipelines.stage_class(name).NEEDS) <= given | {WHOLE_SOURCE, UNCROPPED, FREE_SOUND}

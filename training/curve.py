@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from shards.whole_file import whole_file
+from storage.atomic_write import atomic_write
 
 
 def draw(run: Path) -> Path:
@@ -30,7 +30,7 @@ def draw(run: Path) -> Path:
     figure.suptitle(f"{run.name}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    with whole_file(run / "curve.png") as file:
+    with atomic_write(run / "curve.png") as file:
         file.write(picture.getvalue())
     return run / "curve.png"
 

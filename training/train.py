@@ -33,7 +33,7 @@ from torch import nn  # noqa: E402
 from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
-from shards.whole_file import whole_file  # noqa: E402
+from storage.atomic_write import atomic_write  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
@@ -302,7 +302,7 @@ def write_recipe(run: Path, recipe: dict[str, dict], ranks: Ranks) -> None:
     file = run / SETTINGS
     if ranks.first and not file.is_file():
         run.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as written:
+        with atomic_write(file) as written:
             written.write(yaml.safe_dump(recipe, sort_keys=False).encode())
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from media.encode import encode_mp4
-from shards.whole_file import whole_file
+from storage.atomic_write import atomic_write
 from training.batch import Batch
 from training.data import Dataset, loader
 from training.latents import LatentCodec
@@ -64,7 +64,7 @@ class Validation:
         try:
             grid = self._grid(network, self.batches[0])
             folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder / f"rank-{self.ranks.rank}.mp4") as file:
+            with atomic_write(folder / f"rank-{self.ranks.rank}.mp4") as file:
                 file.write(encode_mp4(grid))
             return grid[len(grid) // 2]
         except Exception:  # a full disk or a codec must not end days of training

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.clip import KEEP, Clip, Verdict, drop
-from curation.stage import Filter
-from media.audio import SAMPLE_RATE, Samples
+from clock import SAMPLE_RATE
+from curation.clip import Clip
+from curation.stage import VOICE, WHOLE_SOURCE, Filter
+from curation.verdicts import KEEP, Limit, Verdict, drop
+from media.audio import Samples
 
 CHUNK_SAMPLES = 512  # silero VAD's: 32 ms
 CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE
@@ -22,11 +24,11 @@ class Audible(Filter):
     min_speech_s: float = 3.0  # a video of people who say two words in 20 s is none of people talking
     min_share: float = 0.3  # enough of a shorter one: a GRID sentence of 3 s has .39 and more
 
-    THRESHOLDS = ("min_loudness_db", "min_speech_s", "min_share")
+    NEEDS = (WHOLE_SOURCE, VOICE)
     LIMITS = (
-        ("source_loudness_db", ">=", "min_loudness_db"),
-        ("source_speech_s", ">=", "min_speech_s"),
-        ("source_speech_share", ">=", "min_share"),
+        Limit("source_loudness_db", ">=", "min_loudness_db", "silent"),
+        Limit("source_speech_s", ">=", "min_speech_s", "no_speech"),
+        Limit("source_speech_share", ">=", "min_share", "no_speech"),
     )
     SCORES = {
         "source_loudness_db": "95th percentile of the source's 32 ms sound levels, dB below full scale; NaN: no track",
@@ -45,10 +47,10 @@ class Audible(Filter):
     def decide(self, scores: Mapping[str, float]) -> Verdict:
         if np.isnan(scores["source_loudness_db"]):
             return drop("no_audio")
-        if scores["source_loudness_db"] < self.min_loudness_db:
+        broken = [limit.reason for limit in self.broken_limits(scores)]
+        if "silent" in broken:
             return drop("silent")
-        talks = scores["source_speech_s"] >= self.min_speech_s or scores["source_speech_share"] >= self.min_share
-        return KEEP if talks else drop("no_speech")
+        return drop("no_speech") if broken.count("no_speech") == 2 else KEEP  # enough seconds or enough share will do
 
 
 def loudness_db(audio: Samples) -> float:
@@ -68,7 +70,7 @@ def levels_of(pieces: np.ndarray) -> np.ndarray:
 
 def voice_of(clip: Clip) -> np.ndarray:
     """[P] speech probability of the clip's own part of its track, one per 512 samples."""
-    assert clip.voice is not None, "steps/voice_activity and filters/audible belong before"
+    assert clip.voice is not None
     return clip.voice[round(clip.start_s / CHUNK_S) : round(clip.end_s / CHUNK_S)]
 
 

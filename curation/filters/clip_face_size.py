@@ -3,25 +3,22 @@
 The paper's rule (appendix A) looks at whole videos, most of which are one shot; `filters/face_size` is that rule.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curation.clip import KEEP, Clip, Verdict, drop
-from curation.stage import Filter
+from curation.clip import Clip
+from curation.stage import STEADY_TRACK, Filter
+from curation.verdicts import Limit
 
 
 @dataclass(frozen=True)
 class ClipFaceSize(Filter):
     min_px: int = 228  # paper, appendix A, for whole videos
 
-    THRESHOLDS = ("min_px",)
+    NEEDS = (STEADY_TRACK,)
     # Not face_max_px: that of a clip which `steps/windows` cuts from the span later may be smaller.
     SCORES = {"span_face_max_px": "face_max_px of the whole steady span that the clip is cut from"}
-    LIMITS = (("span_face_max_px", ">", "min_px"),)
+    LIMITS = (Limit("span_face_max_px", ">", "min_px", "face_size"),)
 
     def measure(self, clip: Clip) -> dict[str, float]:
-        assert clip.track is not None, "filters/clip_face_size needs steps/faces before it"
+        assert clip.track is not None
         return {"span_face_max_px": float(clip.track.shorter_side.max())}
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        return KEEP if scores["span_face_max_px"] > self.min_px else drop("face_size")

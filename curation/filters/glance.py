@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import weights
-from curation.clip import KEEP, Clip, Verdict, drop
-from curation.stage import Filter
+from clock import FPS
+from curation.clip import Clip
+from curation.stage import WHOLE_SOURCE, Filter
+from curation.verdicts import KEEP, Limit, Verdict, drop
 from media.frames import keyframes
-from media.probe import FPS
 
 if TYPE_CHECKING:
     from models.yolo_face import YoloFace
@@ -31,8 +32,9 @@ class Glance(Filter):
     max_gap_s: float = 12.0  # x264's own distance of keyframes is 10 s at 25 fps
     apart_s: float = 2.0  # of material that has them more often
 
-    THRESHOLDS = ("min_px", "max_gap_s")
-    LIMITS = (("glance_face_max_px", ">", "min_px"),)
+    NEEDS = (WHOLE_SOURCE,)
+    LIMITS = (Limit("glance_face_max_px", ">", "min_px", "face_size"),)
+    RULE_SETTINGS = ("max_gap_s",)
     SCORES = {
         "glance_face_max_px": "shorter side of the largest face in the keyframes, source pixels; 0 without a face",
         "glance_gap_s": "longest time without a keyframe, seconds",
@@ -59,6 +61,7 @@ class Glance(Filter):
         }
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        if scores["glance_gap_s"] > self.max_gap_s or scores["glance_face_max_px"] > self.min_px:
-            return KEEP
-        return drop("face_size" if scores["glance_face_max_px"] else "no_face")
+        if scores["glance_gap_s"] > self.max_gap_s:
+            return KEEP  # too little was seen to tell
+        verdict = super().decide(scores)
+        return verdict if verdict.keep or scores["glance_face_max_px"] else drop("no_face")

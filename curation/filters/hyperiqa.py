@@ -1,6 +1,5 @@
 """Drops unclear faces by HyperIQA (paper, appendix A, after VFHQ): its mean over frames spread over the clip."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import weights
-from curation.clip import KEEP, Clip, Verdict, drop
-from curation.stage import Filter
+from curation.clip import Clip
+from curation.stage import CROPS, Filter
+from curation.verdicts import Limit
 
 if TYPE_CHECKING:
     from models.hyperiqa import HyperIQA
@@ -22,8 +22,8 @@ class Hyperiqa(Filter):
     frames: int = 5  # LatentSync looks at 3: first, middle, last
     min_quality: float = 0.40  # LatentSync's 40 of 100, by another training of this network; the paper has none
 
-    THRESHOLDS = ("min_quality",)
-    LIMITS = (("hyperiqa", ">=", "min_quality"),)
+    NEEDS = (CROPS,)
+    LIMITS = (Limit("hyperiqa", ">=", "min_quality", "hyperiqa"),)
     SCORES = {"hyperiqa": "HyperIQA (KonIQ-10k) of the face crop, mean over sampled frames, 0 to 1, higher is clearer"}
     REASONS = {"hyperiqa": "HyperIQA below the minimum: blurred, compressed or badly lit"}
 
@@ -34,11 +34,8 @@ class Hyperiqa(Filter):
         return HyperIQA(weights.require(self.weights)[self.weights], self.device)
 
     def measure(self, clip: Clip) -> dict[str, float]:
-        assert clip.frames is not None, "filters/hyperiqa needs steps/crop before it"
+        assert clip.frames is not None
         return {"hyperiqa": float(self.model.score(spread(clip.frames, self.frames)).mean())}
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        return KEEP if scores["hyperiqa"] >= self.min_quality else drop("hyperiqa")
 
 
 def spread(frames: np.ndarray, count: int) -> np.ndarray:

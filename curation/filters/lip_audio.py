@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.clip import KEEP, Clip, Verdict, drop
-from curation.stage import CorpusFilter
+from curation.clip import Clip
+from curation.stage import LANDMARKS, WHISPER_ROWS, CorpusFilter
+from curation.verdicts import KEEP, Limit, Verdict, drop
 from models.lip_probe import (
     FIT_CLIPS,
     WHISPER_LAYER,
@@ -40,14 +41,15 @@ class LipAudio(CorpusFilter):
     min_repair_frames: int = 2  # the probe's zero is good to one frame, so smaller offsets are left alone
     keep_unknown: bool = False  # what becomes of clips that cannot be judged
 
-    THRESHOLDS = ("min_confidence", "min_agreement", "short_s", "max_offset_frames", "keep_unknown")
+    NEEDS = (LANDMARKS, WHISPER_ROWS)
     LIMITS = (
-        ("lip_confidence", ">=", "min_confidence"),
-        ("lip_confidence", ">=", "lip_threshold"),
-        ("lip_window_confidence", ">=", "lip_window_threshold"),
-        ("lip_window_agreement", ">=", "min_agreement"),
-        ("|lip_offset_frames|", "<=", "max_offset_frames"),
+        Limit("lip_confidence", ">=", "min_confidence", "lip_audio:confidence"),
+        Limit("lip_confidence", ">=", "lip_threshold", "lip_audio:confidence"),
+        Limit("lip_window_confidence", ">=", "lip_window_threshold", "lip_audio:confidence", optional=True),
+        Limit("lip_window_agreement", ">=", "min_agreement", "lip_audio:confidence", optional=True),
+        Limit("|lip_offset_frames|", "<=", "max_offset_frames", "lip_audio:offset"),
     )
+    RULE_SETTINGS = ("short_s", "keep_unknown")
     SCORES = {
         "lip_confidence": "lip probe: height of the best lag's correlation over the median of all lags, 0 to 1",
         "lip_offset_frames": "lip probe: frames by which the sound comes after the lips, good to one frame",
@@ -65,9 +67,7 @@ class LipAudio(CorpusFilter):
     def collect(self, clip: Clip) -> dict[str, np.ndarray]:
         if clip.source.audio is None:  # already dropped, and only looked at for its other scores
             return {}
-        assert clip.mesh is not None and clip.whisper is not None, (
-            "filters/lip_audio needs steps/landmarks and steps/whisper before it"
-        )
+        assert clip.mesh is not None and clip.whisper is not None
         return {"mouth": mouth_channels(clip.mesh.points, clip.mesh.blendshapes).astype(np.float32)}
 
     def measure_all(
@@ -96,9 +96,7 @@ class LipAudio(CorpusFilter):
         fit: LipFit | None = LipProbe.fit(records)
         if fit is None:
             return None, {}
-        temporary = saved.with_name(f".tmp-{saved.name}")
-        fit.probe.save(temporary)
-        temporary.replace(saved)
+        fit.probe.save(saved)
         return fit.probe, fit.scores
 
     def curve(self, sample: Sample, output: Path) -> list[float] | None:
@@ -113,20 +111,17 @@ class LipAudio(CorpusFilter):
         score = LipProbe.load(saved).score(record.channels, record.rows, record.margin)
         return None if score is None else [round(float(value), 3) for value in np.nan_to_num(score.curve)]
 
+    def fits_on_run(self) -> bool:
+        return not self.weights
+
     def undecided(self, scores: Mapping[str, float]) -> bool:
         return not np.isfinite(scores["lip_threshold"])
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        confidence, threshold = scores["lip_confidence"], scores["lip_threshold"]
-        if not np.isfinite([confidence, threshold]).all():
+        if not np.isfinite([scores["lip_confidence"], scores["lip_threshold"]]).all():
             return self.unknown()
-        if confidence < max(self.min_confidence, threshold):
-            return self.unknown() if scores["duration_s"] < self.short_s else drop("lip_audio:confidence")
-        if scores["lip_window_confidence"] < scores["lip_window_threshold"]:  # False where either is NaN
-            return drop("lip_audio:confidence")
-        if scores["lip_window_agreement"] < self.min_agreement:
-            return drop("lip_audio:confidence")
-        return KEEP if abs(scores["lip_offset_frames"]) <= self.max_offset_frames else drop("lip_audio:offset")
+        too_low = any(limit.score == "lip_confidence" for limit in self.broken_limits(scores))
+        return self.unknown() if too_low and scores["duration_s"] < self.short_s else super().decide(scores)
 
     def unknown(self) -> Verdict:
         return KEEP if self.keep_unknown else drop("lip_audio:unknown")

@@ -1,6 +1,5 @@
 """Drops unclear faces by NIQE, which needs no learned network: the cousin of `filters/hyperiqa` without a model hub."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import weights
-from curation.clip import KEEP, Clip, Verdict, drop
+from curation.clip import Clip
 from curation.filters.hyperiqa import spread
-from curation.stage import Filter
+from curation.stage import CROPS, Filter
+from curation.verdicts import Limit
 
 if TYPE_CHECKING:
     from models.niqe import Niqe as NiqeModel
@@ -22,8 +22,8 @@ class Niqe(Filter):
     frames: int = 5
     max_niqe: float = 10.0  # clean real crops reach 9.7, a noisy or ruined one 12 and more (benchmarks/README.md)
 
-    THRESHOLDS = ("max_niqe",)
-    LIMITS = (("niqe", "<=", "max_niqe"),)
+    NEEDS = (CROPS,)
+    LIMITS = (Limit("niqe", "<=", "max_niqe", "niqe"),)
     SCORES = {"niqe": "NIQE of the face crop, median over sampled frames, lower is clearer"}
     REASONS = {"niqe": "NIQE above the maximum: blurred or heavily compressed"}
 
@@ -34,8 +34,5 @@ class Niqe(Filter):
         return Niqe(weights.require(self.weights)[self.weights])
 
     def measure(self, clip: Clip) -> dict[str, float]:
-        assert clip.frames is not None, "filters/niqe needs steps/crop before it"
+        assert clip.frames is not None
         return {"niqe": float(np.median(self.model.score(spread(clip.frames, self.frames))))}
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        return KEEP if scores["niqe"] <= self.max_niqe else drop("niqe")

@@ -1,13 +1,13 @@
 """Drops clips whose lips and voice do not belong together, by SyncNet (paper, appendix A, "Audio-Visual Alignment")."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import weights
-from curation.clip import KEEP, Clip, Verdict, drop
-from curation.stage import Filter
+from curation.clip import Clip
+from curation.stage import CROPS, SYNC_OFFSET, Filter
+from curation.verdicts import Limit
 
 if TYPE_CHECKING:
     from models.syncnet import SyncNet
@@ -20,8 +20,12 @@ class Syncnet(Filter):
     min_confidence: float = 3.0  # LatentSync's
     max_offset_frames: int = 6  # LatentSync's; steps/align_audio then brings what is kept to 0
 
-    THRESHOLDS = ("min_confidence", "max_offset_frames")
-    LIMITS = (("sync_confidence", ">=", "min_confidence"), ("|sync_offset_frames|", "<=", "max_offset_frames"))
+    NEEDS = (CROPS,)
+    GIVES = (SYNC_OFFSET,)
+    LIMITS = (
+        Limit("sync_confidence", ">=", "min_confidence", "syncnet:confidence"),
+        Limit("|sync_offset_frames|", "<=", "max_offset_frames", "syncnet:offset"),
+    )
     SCORES = {
         "sync_confidence": "SyncNet v2: median minus minimum distance over lags of -15 to 15 frames",
         "sync_offset_frames": "SyncNet v2: frames by which the sound comes after the lips (its AV offset, negated)",
@@ -41,15 +45,10 @@ class Syncnet(Filter):
     def measure(self, clip: Clip) -> dict[str, float]:
         from models.syncnet import syncnet_crops
 
-        assert clip.frames is not None and clip.crop_boxes is not None, "filters/syncnet needs steps/crop before it"
+        assert clip.frames is not None and clip.crop_boxes is not None
         found = self.model.measure(syncnet_crops(clip.frames, clip.crop_boxes), clip.audio())
         return {
             "sync_confidence": found.confidence,
             "sync_offset_frames": 0.0 - float(found.offset_frames),
             "sync_min_distance": found.min_distance,
         }
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        if scores["sync_confidence"] < self.min_confidence:
-            return drop("syncnet:confidence")
-        return KEEP if abs(scores["sync_offset_frames"]) <= self.max_offset_frames else drop("syncnet:offset")

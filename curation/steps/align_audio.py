@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from curation.clip import Clip
-from curation.stage import Step
+from curation.stage import FREE_SOUND, SYNC_OFFSET, Step
 
 
 @dataclass(frozen=True)
 class AlignAudio(Step):
+    NEEDS = (SYNC_OFFSET, FREE_SOUND)
+
     def __call__(self, clip: Clip) -> Iterable[Clip]:
-        assert clip.whisper is None, "steps/align_audio belongs before steps/whisper"
         offset = round(clip.scores["sync_offset_frames"])
         yield replace(clip, audio_shift_frames=offset)

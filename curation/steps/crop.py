@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from curation.clip import Clip
-from curation.stage import Step
+from curation.stage import CROPS, STEADY_TRACK, UNCROPPED, Step
 from media.errors import MediaError
 from media.frames import read_crops
 from media.geometry import squares, within
@@ -21,10 +21,13 @@ class Crop(Step):
     expansion: float = 1.7  # square side over the longer side of the face box: the face fills 59 % (Hallo: 50 to 70 %)
     smooth_frames: float = 5.0  # sigma of the Gaussian over the box centre; twice that over its size
 
+    NEEDS = (STEADY_TRACK, UNCROPPED)
+    GIVES = (CROPS,)
+    ENDS = (UNCROPPED,)
     SCORES = {"crop_px": "side of the square cut out of the source, median, source pixels"}
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
-        assert clip.track is not None, "steps/crop needs steps/faces and steps/stable_spans before it"
+        assert clip.track is not None
         probe = clip.source.probe
         cutouts = squares(clip.track.boxes, self.expansion, self.smooth_frames, probe.width, probe.height)
         frames = np.empty((len(clip), self.size, self.size, 3), np.uint8)

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 
 import weights
 from curation.clip import Clip, FaceTrack, Source
-from curation.stage import Scan, Watcher
+from curation.stage import TRACK, Scan, Watcher
 from media.geometry import movement
 from media.regions import Region
 
@@ -36,6 +36,8 @@ class Faces(Scan):
     batch: int = 1  # on a CPU a batch only costs (performance notes: 20.2 ms alone, 23.7 ms in a batch of 16)
     keep_mb: int = 1024  # of a source's pictures around the face, which steps/crop need not decode again; 0: none
     keep_sides: float = 2.0  # the square that is kept, in sides of the face box; steps/crop cuts 1.7, smoothed
+
+    GIVES = (TRACK,)
 
     @cached_property
     def model(self) -> "YoloFace":

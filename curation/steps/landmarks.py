@@ -9,7 +9,7 @@ import numpy as np
 
 import weights
 from curation.clip import Clip
-from curation.stage import Step
+from curation.stage import CROPS, LANDMARKS, Step
 
 if TYPE_CHECKING:
     from models.face_landmarks import FaceLandmarks
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Landmarks(Step):
     weights: str = "face_landmarker"
 
+    NEEDS = (CROPS,)
+    GIVES = (LANDMARKS,)
     SCORES = {"landmark_share": "share of the frames in which the landmarker found a face"}
 
     @cached_property
@@ -30,7 +32,7 @@ class Landmarks(Step):
     def __call__(self, clip: Clip) -> Iterable[Clip]:
         from models.face_landmarks import FACE_OVAL, LIPS
 
-        assert clip.frames is not None, "steps/landmarks needs steps/crop before it"
+        assert clip.frames is not None
         mesh = self.model.measure(clip.frames)
         points = mesh.points[:, [*LIPS, *FACE_OVAL], :2].astype(np.float16)
         share = float(np.isfinite(mesh.points[:, 0, 0]).mean())

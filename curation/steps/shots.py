@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
+from clock import FPS
 from curation.clip import Clip
 from curation.stage import Scan, Watcher
-from media.probe import FPS
 
 LOOK_WIDTH = 256  # PySceneDetect's own working width
 

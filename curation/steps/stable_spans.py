@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from clock import FPS
 from curation.clip import Clip, FaceTrack
-from curation.stage import Step
+from curation.stage import STEADY_TRACK, TRACK, UNCROPPED, WHOLE_SOURCE, Step
 from media.geometry import fill_gaps, movement
-from media.probe import FPS
 
 ANOTHER_FACE = 1.0  # box sides: however long a face was out of sight, one a whole side away is another
 
@@ -24,8 +24,12 @@ class StableSpans(Step):
     max_gap_frames: int = 8  # paper, appendix A
     min_s: float = 2.0  # paper, appendix A
 
+    NEEDS = (TRACK, UNCROPPED)
+    GIVES = (STEADY_TRACK,)
+    ENDS = (WHOLE_SOURCE,)
+
     def __call__(self, clip: Clip) -> Iterable[Clip]:
-        assert clip.track is not None, "steps/stable_spans needs steps/faces before it"
+        assert clip.track is not None
         for start, end, reason in self.spans(clip.track, [cut - clip.start_frame for cut in clip.cuts]):
             part = clip.cut(clip.start_frame + start, clip.start_frame + end)
             yield part.dropped(reason) if reason else replace(part, track=bridged(part.track))

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from curation.clip import Clip
-from curation.stage import Step
+from curation.stage import VOICE, Step
 
 if TYPE_CHECKING:
     from models.voice_activity import VoiceActivity as Silero
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VoiceActivity(Step):
+    GIVES = (VOICE,)
+
     @cached_property
     def model(self) -> "Silero":
         from models.voice_activity import VoiceActivity as Silero

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import weights
+from clock import WHISPER_ROWS_PER_FRAME
 from curation.clip import Clip
-from curation.stage import Step
-from shards.sample import WHISPER_ROWS_PER_FRAME
+from curation.stage import FREE_SOUND, WHISPER_ROWS, Step
 
 if TYPE_CHECKING:
     from models.whisper_features import WhisperFeatures
@@ -25,6 +25,9 @@ class Whisper(Step):
     weights: str = "whisper_tiny_en"
     device: str = "cpu"
     margin_frames: int = 0  # rows kept on both sides of the clip, for a corpus filter that shifts the sound later
+
+    GIVES = (WHISPER_ROWS,)
+    ENDS = (FREE_SOUND,)
 
     @cached_property
     def model(self) -> "WhisperFeatures":

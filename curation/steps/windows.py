@@ -7,14 +7,17 @@ from itertools import pairwise
 
 import numpy as np
 
+from clock import FPS
 from curation.clip import Clip
-from curation.stage import Step
-from media.probe import FPS
+from curation.stage import UNCROPPED, WHOLE_SOURCE, Step
 
 
 @dataclass(frozen=True)
 class Windows(Step):
     max_s: float = 20.0  # bounds the memory of one clip: 500 frames of 320x320 RGB are 154 MB
+
+    NEEDS = (UNCROPPED,)
+    ENDS = (WHOLE_SOURCE,)
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
         parts = math.ceil(len(clip) / round(self.max_s * FPS))

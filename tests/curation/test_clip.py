@@ -3,7 +3,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from curation.clip import KEEP, drop
+from curation.verdicts import KEEP, drop
 from tests.clips import clip_of, track_of
 
 

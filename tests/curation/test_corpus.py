@@ -10,17 +10,18 @@ import pytest
 
 import curation.corpus
 import pipelines
-from curation.clip import KEEP, Verdict, drop
 from curation.corpus import finish, recounted, samples, scores_in, told
 from curation.ledger import Ledger
+from curation.ledger_files import ATTEMPTS, note, part_path
 from curation.source import Curated, Identity
 from curation.stage import CorpusFilter
-from manifests.ledger import ATTEMPTS, note, part_path
+from curation.verdicts import KEEP, Verdict, drop
+from curation.verify.command import verify
+from curation.verify.tables import Finding
 from media.encode import encode_flac, encode_mp4
 from shards.index import read_index
 from shards.packer import Need
 from shards.sample import Sample, encode_json, encode_npy
-from shards.verify import Finding, verify
 from shards.writer import write_tar
 
 FRAMES = 5

@@ -11,10 +11,10 @@ import pytest
 from av.video.frame import VideoFrame
 
 import pipelines
+from curation.ledger_files import part_path
 from curation.source import Curated, curate, identify
 from curation.stage import Stage, build_stages
 from curation.steps.faces import Faces
-from manifests.ledger import part_path
 from media import frames
 from media.probe import Limits
 from models.face_landmarks import FaceLandmarks

@@ -119,7 +119,7 @@ def test_many_sources_are_flushed_on_the_way(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
-    from shards.whole_file import TEMPORARY_PREFIX
+    from storage.atomic_write import TEMPORARY_PREFIX
 
     ledger = Ledger(tmp_path / "out", RECIPE)
     (ledger.folder / f"{TEMPORARY_PREFIX}000000.parquet-1234").write_bytes(b"half")
@@ -154,7 +154,7 @@ def test_thresholds_alone_need_no_new_curation_and_the_message_says_what_to_type
     other = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 0.00003}}]}, "hash": "bbb"}
     with pytest.raises(LedgerError) as caught:
         Ledger(tmp_path / "the output", other)
-    command = "python -m manifests.refilter '{0}' --set filters/niqe.max_niqe=3.0e-05 --to '{0}-refiltered'"
+    command = "python -m curation.refilter '{0}' --set filters/niqe.max_niqe=3.0e-05 --to '{0}-refiltered'"
     assert command.format(tmp_path / "the output") in str(caught.value)
 
 

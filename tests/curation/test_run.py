@@ -82,7 +82,7 @@ def test_other_settings_on_the_same_output_are_refused_with_the_difference(few, 
     assert done.returncode == 2
     assert "filters/blur.max_blur: 0.68 -> 0.5" in done.stderr
     refilter = (
-        f"python -m manifests.refilter {curated_few} --set filters/blur.max_blur=0.5 --to {curated_few}-refiltered"
+        f"python -m curation.refilter {curated_few} --set filters/blur.max_blur=0.5 --to {curated_few}-refiltered"
     )
     assert refilter.format(curated_few) in done.stderr
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.clip import Clip, Verdict, drop
+from curation.clip import Clip
 from curation.filters.audible import Audible
 from curation.filters.speech import Speech
+from curation.ledger_files import part_path
 from curation.source import Curated, Identity, curate, duplicate, identify, sha256, unread
 from curation.stage import CorpusFilter, Filter, Stage, Step
 from curation.steps.crop import Crop
@@ -18,7 +19,7 @@ from curation.steps.stable_spans import StableSpans
 from curation.steps.voice_activity import VoiceActivity
 from curation.steps.whisper import Whisper
 from curation.steps.windows import Windows
-from manifests.ledger import part_path
+from curation.verdicts import Verdict, drop
 from media.encode import decode_flac, decode_mp4
 from media.probe import Limits
 from shards.reader import iterate

@@ -1,10 +1,7 @@
-import ast
-import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -15,10 +12,11 @@ from hypothesis import strategies as st
 
 import curation.stage
 import pipelines
-from curation.clip import KEEP, TRACK_SCORES, Clip, Source, Verdict, drop
+from curation.clip import TRACK_SCORES, Clip, Source
 from curation.filters.niqe import Niqe
 from curation.stage import Filter, Scan, Stage, Step, Timer, Watcher, build_stages, documented, run_stages
 from curation.steps.windows import Windows
+from curation.verdicts import KEEP, Verdict, drop
 from media.errors import MediaError
 from media.probe import probe
 from tests.clips import clip_of
@@ -231,32 +229,3 @@ def test_stages_are_built_from_the_profile_and_put_on_its_device() -> None:
 def test_what_stages_may_write_is_documented() -> None:
     scores, reasons = documented([Niqe(), Longer()])
     assert scores == {**TRACK_SCORES, **Niqe.SCORES} and reasons == Niqe.REASONS
-
-
-def read_by(stage: type[Any], *methods: str) -> tuple[set[str], set[str]]:
-    """The settings that these methods read, and the methods that they reach, themselves included."""
-    tree = ast.parse(dedent(inspect.getsource(stage)))
-    body = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    names, waiting, reached = {each.name for each in fields(stage)}, [*(methods or body)], set()
-    read = set()
-    while waiting:
-        name = waiting.pop()
-        if name in body and name not in reached:
-            reached.add(name)
-            own = [node.attr for node in ast.walk(body[name]) if isinstance(node, ast.Attribute) and is_self(node)]
-            read |= names & set(own)
-            waiting += own
-    return read, reached
-
-
-def is_self(node: ast.Attribute) -> bool:
-    return isinstance(node.value, ast.Name) and node.value.id == "self"
-
-
-@pytest.mark.parametrize("path", sorted((pipelines.ROOT / "curation/filters").glob("[!_]*.py")), ids=lambda p: p.stem)
-def test_thresholds_are_the_settings_that_only_the_decision_reads(path: Path) -> None:
-    filter_ = pipelines.stage_class(f"filters/{path.stem}")
-    decided, deciding = read_by(filter_, "decide")
-    _, methods = read_by(filter_)
-    measured, _ = read_by(filter_, *(methods - deciding or {"measure"}))
-    assert set(filter_.THRESHOLDS) == decided - measured  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 from manifests.reader import ManifestError, read_clips, read_run_notes, read_sources
 from manifests.schema import CLIPS, REASONS, SOURCES
 from manifests.writer import write_manifests
-from shards.table import VERSION
+from storage.table import VERSION
 from tests.manifests.conftest import REASONS as FILTER_REASONS
 from tests.manifests.conftest import SCORES, STAGES
 

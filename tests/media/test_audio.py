@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.audio import SAMPLE_RATE, AudioTrack, cut, read_audio
+from clock import SAMPLE_RATE
+from media.audio import AudioTrack, cut, read_audio
 from media.errors import MediaError
 from media.probe import probe
 from tests.videos import Pictures, Sound, click, tone, truncate, write_video

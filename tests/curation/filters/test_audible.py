@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from curation.clip import KEEP
 from curation.filters.audible import BLOCK_SAMPLES, CHUNK_S, CHUNK_SAMPLES, Audible, loudness_db, spoken_s
+from curation.verdicts import KEEP
 from media.audio import AudioTrack
 from tests.clips import clip_of
 from tests.videos import tone

@@ -1,7 +1,7 @@
 import pytest
 
-from curation.clip import KEEP
 from curation.filters.face_size import FaceSize
+from curation.verdicts import KEEP
 from tests.clips import clip_of, track_of
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from curation.clip import KEEP
 from curation.filters.audible import CHUNK_S
 from curation.filters.speech import Speech
+from curation.verdicts import KEEP
 from tests.clips import clip_of
 from tests.videos import tone
 

@@ -17,9 +17,3 @@ def test_sound_that_comes_after_the_lips_is_taken_from_later_in_the_track(offset
     assert aligned.audio().argmax() == (lips - 20) * 640
     assert len(aligned.audio()) == len(clip.audio()) == 60 * 640
     assert aligned.audio_shift_frames == offset
-
-
-def test_it_belongs_before_the_features() -> None:
-    clip = clip_of(50, scores={"sync_offset_frames": 1.0}, whisper=np.zeros((100, 1, 1), np.float16))
-    with pytest.raises(AssertionError, match=r"before steps/whisper"):
-        list(AlignAudio()(clip))

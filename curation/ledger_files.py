@@ -4,7 +4,7 @@
     attempts.log         sources that were handed to a worker, written before
     dropped_parts.log    sources whose part was removed on purpose (`--drop-parts`), written before
 
-`curation/ledger.py` writes them and `shards/verify.py` reads them. The logs hold one JSON string per line.
+`curation/ledger.py` writes them and `curation/verify` reads them. The logs hold one JSON string per line.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from shards.table import TableFormat, read_table
+from storage.table import TableFormat, read_table
 
 FOLDER = "ledger"
 LEDGER = TableFormat("curation.ledger", 2)

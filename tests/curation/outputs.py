@@ -7,14 +7,15 @@ import numpy as np
 import yaml
 
 import pipelines
-from manifests.ledger import part_path
-from manifests.limits import stages_of
+from clock import SAMPLES_PER_FRAME
+from curation.ledger_files import part_path
+from curation.limits import stages_of
+from curation.margin import cut_to_clip
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
 from media.encode import encode_flac, encode_mp4
-from shards.margin import finished
 from shards.packer import pack
-from shards.sample import SAMPLES_PER_FRAME, Sample, encode_json, encode_npy
+from shards.sample import Sample, encode_json, encode_npy
 from shards.writer import write_tar
 from tests.videos import Pictures, Sound, numbered, tone, write_video
 from training.mask import CORNERS, POINTS
@@ -85,7 +86,7 @@ def made_output(folder: Path, score_only: bool = True, rows: list[dict[str, Any]
     index = pack(
         {key: parts[key] for key in kept},
         output / "shards",
-        edit=lambda sample: finished(
+        edit=lambda sample: cut_to_clip(
             sample, kept[sample.key]["audio_shift_frames"], {name: kept[sample.key][name] for name in GOOD}
         ),
     )

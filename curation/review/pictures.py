@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from manifests.ledger import part_path
-from manifests.schema import FPS
-from media.audio import SAMPLES_PER_FRAME, cut, read_audio
+from clock import FPS, SAMPLES_PER_FRAME
+from curation.ledger_files import part_path
+from media.audio import cut, read_audio
 from media.encode import decode_flac, decode_mp4, encode_mp4
 from media.errors import MediaError
 from media.frames import scan

@@ -10,11 +10,11 @@ import pytest
 
 import pipelines
 import weights
+from curation.refilter import RefilterError, main, refilter
+from curation.verify.command import main as verify
 from manifests.reader import read_clips
-from manifests.refilter import RefilterError, main, refilter
 from shards.reader import iterate
-from shards.verify import main as verify
-from tests.manifests.outputs import GOOD, made_output, made_rows
+from tests.curation.outputs import GOOD, made_output, made_rows
 
 SAME = ("manifests/clips.parquet", "manifests/sources.parquet", "manifests/summary.csv", "shards/index.parquet")
 

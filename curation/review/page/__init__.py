@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from manifests.schema import FPS
+from clock import FPS
 from manifests.summary import show_time
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.whole_file import whole_file
+from storage.atomic_write import atomic_write
 
 KIND = b"sayanything.table"
 VERSION = b"sayanything.schema"
@@ -46,7 +46,7 @@ def write_table(
     for name, text in (notes or {}).items():
         metadata[NOTE + name.encode()] = text.encode()
     fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in table.schema]
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         pq.write_table(table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd")
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from curation.margin import cut_to_clip
 from media.encode import decode_flac, encode_flac
-from shards.margin import finished
 from shards.sample import AUDIO, BOXES, JSON, WHISPER, Sample, decode_npy, encode_json, encode_npy
 
 FRAMES, MARGIN = 50, 3
@@ -28,7 +28,7 @@ def sample() -> Sample:
 
 @pytest.mark.parametrize("shift", [-3, 0, 2])
 def test_a_late_sound_is_taken_from_later_in_the_track_with_its_rows(sample: Sample, shift: int) -> None:
-    done = finished(sample, shift, {})
+    done = cut_to_clip(sample, shift, {})
     audio, rows = decode_flac(done.members[AUDIO]), decode_npy(done.members[WHISPER])
     assert len(audio) == FRAMES * 640
     assert len(rows) == FRAMES * 2
@@ -39,15 +39,15 @@ def test_a_late_sound_is_taken_from_later_in_the_track_with_its_rows(sample: Sam
 
 def test_a_shift_beyond_the_margin_is_our_own_mistake(sample: Sample) -> None:
     with pytest.raises(AssertionError, match="the margin is 3"):
-        finished(sample, 4, {})
+        cut_to_clip(sample, 4, {})
 
 
 def test_late_scores_reach_the_json_and_the_margin_leaves_it(sample: Sample) -> None:
-    done = finished(sample, 0, {"lip_confidence": 0.5, "niqe": None})
+    done = cut_to_clip(sample, 0, {"lip_confidence": 0.5, "niqe": None})
     assert done.json["scores"] == {"lip_confidence": 0.5, "niqe": None}
     assert "margin_frames" not in done.json
 
 
 def test_a_sample_without_margin_keeps_its_sound(sample: Sample) -> None:
-    once = finished(sample, 1, {})
-    assert finished(once, 1, {}).members[AUDIO] == once.members[AUDIO]
+    once = cut_to_clip(sample, 1, {})
+    assert cut_to_clip(once, 1, {}).members[AUDIO] == once.members[AUDIO]

@@ -1,25 +1,13 @@
-"""From a part to a shard: in a part, sound and features reach beyond their clip, so that they can be moved later.
-
-The one file of this room that touches ffmpeg, for the sound.
-"""
+"""From a part to a shard: in a part, sound and features reach beyond their clip, so that they can be moved later."""
 
 from collections.abc import Mapping
 
+from clock import SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME
 from media.encode import decode_flac, encode_flac
-from shards.sample import (
-    AUDIO,
-    JSON,
-    SAMPLES_PER_FRAME,
-    WHISPER,
-    WHISPER_ROWS_PER_FRAME,
-    Sample,
-    decode_npy,
-    encode_json,
-    encode_npy,
-)
+from shards.sample import AUDIO, JSON, WHISPER, Sample, decode_npy, encode_json, encode_npy
 
 
-def finished(sample: Sample, audio_shift_frames: int, scores: Mapping[str, float | None]) -> Sample:
+def cut_to_clip(sample: Sample, audio_shift_frames: int, scores: Mapping[str, float | None]) -> Sample:
     """A sample as it lies in a shard: margins cut off, sound and features shifted, all scores in its JSON."""
     fields = sample.json
     frames, shift = fields["frames"], audio_shift_frames - fields["audio_shift_frames"]

@@ -1,43 +1,32 @@
 """What the stages of a run compare with what, and how far every clip is from another verdict.
 
-Thresholds come from the run's recipe.yaml, the comparisons from the filters themselves (`LIMITS`), the last word from
-their `decide`: a limit counts for a clip only if crossing it changes its verdict.
+Settings come from the run's recipe.yaml, the comparisons from the filters' own LIMITS, the last word from `judge`: a
+limit counts for a clip only if crossing it changes its verdict.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from curation.stage import Filter, Stage, build_stages
+from curation.verdicts import judge
 from manifests.reader import ManifestError
 from manifests.schema import KEPT
-from pipelines import ProfileError, load_recipe, stage_class
+from pipelines import ProfileError, load_recipe
 
 NEAR = 0.1  # of the threshold
-ORIGIN = "refiltered_from"  # in a recipe.yaml that manifests/refilter.py wrote
+ORIGIN = "refiltered_from"  # in a recipe.yaml that curation/refilter.py wrote
 STEP_OVER = 1e-6  # of the threshold: as far beyond it as makes a difference
 
 
-class Judge(Protocol):
-    """What is needed of a filter of `curation/filters`."""
-
-    SCORES: Mapping[str, str]
-    LIMITS: Sequence[tuple[str, str, str]]
-    THRESHOLDS: Sequence[str]
-
-    @property
-    def name(self) -> str: ...
-
-    def decide(self, scores: Mapping[str, float]) -> Any: ...
-
-
 @dataclass(frozen=True)
-class Limit:
-    """One comparison of a filter: `blur <= max_blur`, or with another score, `lip_confidence >= lip_threshold`."""
+class Threshold:
+    """One limit of a run's filter, with its value: `blur <= max_blur (0.68)`; or `lip_confidence >= lip_threshold`."""
 
     stage: str
     score: str  # `|score|` where only its size counts
@@ -100,36 +89,36 @@ def run_folder(output: Path, recipe: Mapping[str, Any]) -> Path:
     return Path(recipe.get(ORIGIN, output.absolute()))
 
 
-def stages_of(recipe: Mapping[str, Any]) -> list[Any]:
+def stages_of(recipe: Mapping[str, Any]) -> list[Stage]:
     """The stages of a recipe, with their settings; no network is loaded."""
-    return [stage_class(name)(**settings) for stage in recipe["profile"]["stages"] for name, settings in stage.items()]
+    return build_stages(pair for stage in recipe["profile"]["stages"] for pair in stage.items())
 
 
-def filters_of(stages: Sequence[Any]) -> list[Judge]:
-    return [stage for stage in stages if hasattr(stage, "decide")]
+def filters_of(stages: Sequence[Stage]) -> list[Filter]:
+    return [stage for stage in stages if isinstance(stage, Filter)]
 
 
-def limits_of(stages: Sequence[Any], clips: pd.DataFrame) -> list[Limit]:
+def limits_of(stages: Sequence[Stage], clips: pd.DataFrame) -> list[Threshold]:
     """Every comparison of the run whose numbers are in the table."""
     found = []
     for stage in filters_of(stages):
-        for score, sign, bound in stage.LIMITS:
-            value = getattr(stage, bound, None)
+        for limit in stage.LIMITS:
+            value = getattr(stage, limit.setting, None)
             number = None if value is None else float(value)
-            limit = Limit(stage.name, score, sign, bound, number, isinstance(value, int))
-            if {limit.column, *([bound] if value is None else [])} <= set(clips):
-                found.append(limit)
+            if {limit.column, *([limit.setting] if value is None else [])} <= set(clips):
+                whole = isinstance(value, int)
+                found.append(Threshold(stage.name, limit.score, limit.sign, limit.setting, number, whole))
     return found
 
 
 def numbers(clips: pd.DataFrame) -> list[dict[str, float]]:
-    """What `decide` is asked with, for each clip: its scores and its length."""
+    """What each clip is judged by: its scores and its `duration_s`."""
     columns = [name for name in clips if clips[name].dtype == np.float64 and name not in ("start_s", "end_s")]
     table: Any = clips[columns]
     return table.to_dict("records")
 
 
-def nearest_limits(clips: pd.DataFrame, stages: Sequence[Any]) -> pd.DataFrame:
+def nearest_limits(clips: pd.DataFrame, stages: Sequence[Stage]) -> pd.DataFrame:
     """For each clip the limit that would change its verdict soonest, and its headroom there.
 
     Columns: limit (index into `limits_of`, -1 if no single number changes anything), headroom (positive for a kept
@@ -141,10 +130,10 @@ def nearest_limits(clips: pd.DataFrame, stages: Sequence[Any]) -> pd.DataFrame:
     if not limits or clips.empty:
         return found
     rooms = np.stack([limit.headroom(clips).to_numpy(float) for limit in limits], axis=1)
-    judges = {judge.name: judge for judge in filters_of(stages)}
+    filters = {each.name: each for each in filters_of(stages)}
     stage_names = clips["stage"].astype("str").to_numpy()
     chosen = [
-        _nearest(row, room, limits, judges, KEPT if kept else stage)
+        _nearest(row, room, limits, filters, KEPT if kept else stage)
         for row, room, kept, stage in zip(numbers(clips), rooms, clips["kept"], stage_names, strict=True)
     ]
     found["limit"] = chosen
@@ -153,7 +142,7 @@ def nearest_limits(clips: pd.DataFrame, stages: Sequence[Any]) -> pd.DataFrame:
 
 
 def _nearest(
-    row: dict[str, float], room: np.ndarray, limits: Sequence[Limit], judges: Mapping[str, Judge], stage: str
+    row: dict[str, float], room: np.ndarray, limits: Sequence[Threshold], filters: Mapping[str, Filter], stage: str
 ) -> int:
     """Place of the limit in `limits`, or -1; `stage` is the filter that dropped the clip, or 'kept'."""
 
@@ -161,7 +150,7 @@ def _nearest(
         moved = row
         for place in places:
             moved = limits[place].other_side(moved, inside=stage != KEPT)
-        return judges[limits[places[0]].stage].decide(moved).keep == (stage != KEPT)
+        return judge(moved, [filters[limits[places[0]].stage]]).keep == (stage != KEPT)
 
     if stage == KEPT:
         return next((place for place in np.argsort(room) if room[place] >= 0 and flips(place)), -1)

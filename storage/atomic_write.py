@@ -1,10 +1,11 @@
-"""A file that appears under its name whole, and on the disk, or not at all.
+"""Files and folders that appear under their names complete, and on the disk, or not at all.
 
-Plain POSIX: works on a local disk and on NFS. What a killed writer leaves is a file named `.tmp-...` beside the target.
+Plain POSIX: works on a local disk and on NFS. A killed writer leaves `.tmp-...` beside the target.
 """
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write, renamed to `path` when the block ends and removed when it raises."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
@@ -29,8 +30,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, renamed to `path` when the block ends and removed when it raises."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder survive a power cut."""
+    """Write the entries of a folder to the disk, so that its renames survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import pipelines
-from manifests.limits import Limit, limits_of, nearest_limits, read_recipe, run_folder, stages_of
+from curation.limits import Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
 from manifests.reader import ManifestError, read_clips
-from tests.manifests.outputs import GOOD, made_output, made_rows
+from tests.curation.outputs import GOOD, made_output, made_rows
 
 FILTERS = sorted(f"filters/{path.stem}" for path in (pipelines.ROOT / "curation" / "filters").glob("[!_]*.py"))
 GOOD_ELSEWHERE = {"hyperiqa": 0.9, "sync_confidence": 9.0, "sync_offset_frames": 0.0, "sync_min_distance": 6.0}
@@ -31,16 +31,6 @@ def nearest(clips: pd.DataFrame) -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=FILTERS)
-def test_limits_name_scores_and_thresholds_and_leave_none_out(stage: Any) -> None:
-    scores = {score.strip("|") for score, _, _ in stage.LIMITS}
-    assert stage.LIMITS and scores <= stage.SCORES.keys()
-    assert all(sign in (">", ">=", "<", "<=") for _, sign, _ in stage.LIMITS)
-    bounds = {bound for _, _, bound in stage.LIMITS} - stage.SCORES.keys()
-    assert bounds <= set(stage.THRESHOLDS)
-    assert set(stage.THRESHOLDS) - bounds <= {"short_s", "keep_unknown", "max_gap_s"}  # say when nothing is compared
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=FILTERS)
 def test_a_clip_inside_all_limits_is_kept_and_beyond_all_of_them_dropped(stage: Any) -> None:
     row: dict[str, Any] = clips_of({}).to_dict("records")[0]
     assert stage.decide(row).keep
@@ -58,8 +48,8 @@ def test_headroom_is_a_share_of_the_threshold_on_both_sides_of_it() -> None:
 
 def test_a_threshold_below_zero_counts_by_its_size_and_one_of_zero_not_at_all() -> None:
     clips = clips_of({"loudness_db": -49.5})
-    assert Limit("s", "loudness_db", ">=", "min_loudness_db", -55.0).headroom(clips).iloc[0] == pytest.approx(0.1)
-    assert Limit("s", "loudness_db", "<=", "max", 0.0).headroom(clips).isna().all()
+    assert Threshold("s", "loudness_db", ">=", "min_loudness_db", -55.0).headroom(clips).iloc[0] == pytest.approx(0.1)
+    assert Threshold("s", "loudness_db", "<=", "max", 0.0).headroom(clips).isna().all()
 
 
 def test_the_nearest_limit_of_a_kept_clip_is_the_one_that_would_drop_it_first() -> None:
@@ -100,13 +90,13 @@ def test_a_clip_that_no_filter_judged_has_no_nearest_limit() -> None:
 @pytest.mark.parametrize(
     ("limit", "loosened"),
     [
-        (Limit("filters/blur", "blur", "<=", "max_blur", 0.68), "filters/blur.max_blur=0.748"),
-        (Limit("filters/speech", "l", ">=", "min_loudness_db", -55.0), "filters/speech.min_loudness_db=-60.5"),
-        (Limit("filters/face_size", "f", ">", "min_px", 228.0, whole=True), "filters/face_size.min_px=205"),
-        (Limit("filters/syncnet", "|o|", "<=", "max_offset", 6.0, whole=True), "filters/syncnet.max_offset=7"),
+        (Threshold("filters/blur", "blur", "<=", "max_blur", 0.68), "filters/blur.max_blur=0.748"),
+        (Threshold("filters/speech", "l", ">=", "min_loudness_db", -55.0), "filters/speech.min_loudness_db=-60.5"),
+        (Threshold("filters/face_size", "f", ">", "min_px", 228.0, whole=True), "filters/face_size.min_px=205"),
+        (Threshold("filters/syncnet", "|o|", "<=", "max_offset", 6.0, whole=True), "filters/syncnet.max_offset=7"),
     ],
 )  # fmt: skip
-def test_a_loosened_setting_can_be_given_to_the_command_line(limit: Limit, loosened: str) -> None:
+def test_a_loosened_setting_can_be_given_to_the_command_line(limit: Threshold, loosened: str) -> None:
     assert limit.loosened() == loosened
 
 

@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manifests.ledger import ATTEMPTS, DROPPED_PARTS, LEDGER, note, part_path
-from manifests.ledger import MEANINGS as LEDGER_MEANINGS
+from curation.ledger_files import ATTEMPTS, DROPPED_PARTS, LEDGER, note, part_path
+from curation.ledger_files import MEANINGS as LEDGER_MEANINGS
+from curation.verify.command import SHOWN, main, verify
+from curation.verify.shards import choose, cut_sections
+from curation.verify.tables import Finding, records
 from manifests.summary import write_summary
 from manifests.writer import write_manifests
 from media.encode import encode_flac, encode_mp4
@@ -21,9 +24,8 @@ from shards.index import INDEX, INDEX_NAME, MEANINGS, index_frame, offset_column
 from shards.packer import pack
 from shards.reader import iterate, read_sample
 from shards.sample import Sample, encode_json, encode_npy, sample_sha256
-from shards.table import TableFormat, read_notes, write_table
-from shards.verify import SHOWN, Finding, choose, main, pieces_of, records, verify
 from shards.writer import ShardWriter, tar_bytes, write_tar
+from storage.table import TableFormat, read_notes, write_table
 
 Edit = Callable[[Sample], Sample]
 EditTable = Callable[[Any], Any]  # of DataFrames; pandas' stubs take a selection of rows for a Series
@@ -414,9 +416,9 @@ def test_the_samples_decoded_depend_on_the_seed_alone() -> None:
     assert (len(choose(keys, 10, 0)), choose(keys, None, 0), choose(keys[:3], 10, 0)) == (10, set(keys), set(keys[:3]))
 
 
-def test_pieces_hold_every_row_once() -> None:
+def test_sections_hold_every_row_once() -> None:
     rows = [{"key": str(i), "bytes": size} for i, size in enumerate([10_000_000] * 7 + [80_000_000, 1])]
-    pieces = list(pieces_of(Path("a.tar"), rows, frozenset(), frozenset()))
+    pieces = list(cut_sections(Path("a.tar"), rows, frozenset(), frozenset()))
     assert [len(piece.rows) for piece in pieces] == [4, 4, 1]
     assert [row for piece in pieces for row in piece.rows] == rows
 

@@ -31,7 +31,7 @@ const link = (row) => {
   const place = path(row).split("/").map(encodeURIComponent).join("/");
   return `file://${place}#t=${table.rows.start_s[row]},${table.rows.end_s[row]}`;
 };
-const room = (row, limit) => {  // as Limit.headroom in manifests/limits.py
+const room = (row, limit) => {  // as Threshold.headroom in curation/limits.py
   const value = table.scores[limit.column][row];
   const bound = limit.value === null ? table.scores[limit.bound][row] : limit.value;
   if (value === null || bound === null || bound === 0) return null;
@@ -203,7 +203,7 @@ function open(row) {
     make("h3", { textContent: `${reason(row)}: ${fileName(row)} ${clock(seconds[0])} to ${clock(seconds[1])}` }),
     make("p", {}, make("a", { href: link(row), textContent: path(row), target: "_blank", rel: "noopener" }),
       ` from ${seconds[0].toFixed(2)} s to ${seconds[1].toFixed(2)} s${shift ? `, sound moved by ${shift} frames` : ""}`),
-    make("p", {}, make("code", { textContent: `python -m manifests.explain ${quoted(table.output)} ${quoted(path(row))}` })),
+    make("p", {}, make("code", { textContent: `python -m curation.review.explain ${quoted(table.output)} ${quoted(path(row))}` })),
     ...(table.rows.detail[row] ? [make("pre", { textContent: table.rows.detail[row] })] : []),
     media, numbers(row), make("p", { className: "quiet", textContent: `key ${table.rows.key[row]}` }));
   history.replaceState(null, "", `#clip=${table.rows.key[row]}`);

@@ -9,9 +9,9 @@ import cv2
 import pytest
 from rich.console import Console
 
-from manifests.explain import explain, main, named, print_explained, thumbnails, timeline
+from curation.review.explain import explain, main, named, print_explained, thumbnails, timeline
 from manifests.reader import ManifestError
-from tests.manifests.outputs import made_output
+from tests.curation.outputs import made_output
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_name_stands_for_one_source() -> None:
 
 def test_the_command_says_what_is_wrong_in_one_line(output: Path, tmp_path: Path, capsys: Any) -> None:
     assert main([str(output), "nobody"]) == 1
-    assert capsys.readouterr().err.startswith("python -m manifests.explain: nobody: no source")
+    assert capsys.readouterr().err.startswith("python -m curation.review.explain: nobody: no source")
     assert main([str(tmp_path), "anna"]) == 1
     with pytest.raises(SystemExit):
         main([str(output), "anna", "--to", "anna.pdf"])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests.ledger import note, noted
+from curation.ledger_files import note, noted
 
 
 def test_what_was_noted_is_on_the_disk_in_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

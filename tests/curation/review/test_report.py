@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manifests.page import as_json
-from manifests.pictures import Album
+from curation.review.page import as_json
+from curation.review.pictures import Album
+from curation.review.report import PICTURES_ELSE, main, rounded, sampled, write_report
 from manifests.reader import read_clips
-from manifests.report import PICTURES_ELSE, main, rounded, sampled, write_report
 from media.encode import decode_mp4
-from tests.manifests.outputs import made_output
+from tests.curation.outputs import made_output
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_the_same_run_gives_the_same_page(output: Path) -> None:
 
 def test_a_run_of_nothing_has_a_page(tmp_path: Path) -> None:
     from manifests.writer import write_manifests
-    from tests.manifests.outputs import write_recipe
+    from tests.curation.outputs import write_recipe
 
     write_recipe(tmp_path / "out", score_only=False)
     write_manifests(tmp_path / "out", [], [], scores={}, reasons={})
@@ -141,7 +141,7 @@ def test_a_run_of_nothing_has_a_page(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_output_is_told_in_one_line(tmp_path: Path, capsys: Any) -> None:
     assert main([str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith("python -m manifests.report: ")
+    assert capsys.readouterr().err.startswith("python -m curation.review.report: ")
 
 
 def test_galleries_are_half_the_nearest_and_half_a_seeded_sample_of_as_many_sources_as_there_are() -> None:

@@ -1,0 +1,7 @@
+"""What people look at of a finished run.
+
+report    `<output>/report/index.html`, all of it on one page: `python -m curation.review.report OUT`
+explain   one video, second by second: `python -m curation.review.explain OUT VIDEO`
+pictures  what a row looks and sounds like
+page/     the templates of both
+"""

@@ -1,0 +1,390 @@
+"""`<output>/report/index.html`: a run on one page that needs no server, no network and no second file.
+
+    python -m curation.review.report OUT [--labels TABLE]
+
+The funnel, every limit with what lies near it, pictures of some clips of each reason, a table of all clips to sort,
+filter and search, the yield by folder, what was slow and what failed, the recipe. Pictures are a sample (as many by the
+limit as at random), the table is whole. `--labels` names a table (.csv or .parquet) with a column `path` or `file` and
+others, such as `language`: the yield is then also given by each of them.
+"""
+
+import argparse
+import base64
+import gzip
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from clock import FPS
+from curation.limits import NEAR, Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
+from curation.refilter import NotMeasured, by_name, records, replay
+from curation.review.page import as_json, data_uri, environment, hours
+from curation.review.pictures import Album, Picture
+from manifests.reader import ManifestError, Notes, read_clips, read_run_notes, read_sources
+from manifests.schema import KEPT, REASONS, stage_of_cpu_column
+from manifests.summary import funnel, show_time, totals
+from storage.atomic_write import atomic_write, remove_leftovers
+from storage.table import TableError
+
+FOLDER = "report"
+PICTURES = {KEPT: 16}  # of a reason
+PICTURES_ELSE = 8
+LISTED = 200  # folders, failed sources
+SLOWEST = 20
+BINS = 40
+THREADS = 4  # decoding leaves Python alone
+COLOURS = ("#2a9d8f", "#e76f51", "#9aa5b1")  # kept, dropped by the stage in question, dropped by another
+TEXT_COLOUR = "#808890"  # readable on white and on black
+
+Rows = list[dict[str, Any]]
+Table = Any  # a DataFrame; pandas' stubs take a selection of one for a Series
+
+
+@dataclass(frozen=True)
+class Run:
+    """An output folder, read: what every part of the page is made from."""
+
+    output: Path
+    recipe: dict[str, Any]
+    notes: Notes
+    clips: Table  # with columns limit and headroom of `nearest_limits`
+    sources: Table
+    stages: list[Any]
+    limits: list[Threshold]
+
+
+def read_run(output: Path) -> Run:
+    """Raises ManifestError."""
+    recipe, notes, clips = read_recipe(output), read_run_notes(output), read_clips(output)
+    stages = stages_of(recipe)
+    clips = clips.join(nearest_limits(clips, stages))
+    return Run(output, recipe, notes, clips, read_sources(output), stages, limits_of(stages, clips))
+
+
+def write_report(output: Path, labels: Path | None = None) -> Path:
+    """Writes the page and gives its path. Raises ManifestError."""
+    run = read_run(output)
+    page = environment().get_template("report.html.j2").render(
+        name=run.output.absolute().name,
+        output=str(run.output.absolute()),
+        totals={name: show_time(frames) for name, frames in totals(funnel(run.clips)).items()},
+        clip_count=len(run.clips),
+        source_count=len(run.sources),
+        score_only=run.recipe["score_only"],
+        recipe_hash=run.recipe["hash"][:8],
+        funnel=funnel_rows(run),
+        limits=limit_rows(run),
+        near=NEAR,
+        other_scores=other_scores(run),
+        yields=list(yields(run, labels)),
+        slowest=slowest(run),
+        failed=failed(run),
+        failed_count=int((run.sources["status"] == "error").sum()),
+        recipe=yaml.safe_dump(run.recipe, sort_keys=False),
+        table=packed(table(run)),
+        album=as_json(album(run)),
+    )  # fmt: skip
+    path = output / FOLDER / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    remove_leftovers(path.parent)
+    with atomic_write(path) as file:
+        file.write(page.encode("utf-8", "replace"))
+    return path
+
+
+def packed(value: Any) -> str:
+    """JSON, gzip, base64: a table of 100,000 clips takes a fifth of its size."""
+    return base64.b64encode(gzip.compress(as_json(value).encode(), 6, mtime=0)).decode()
+
+
+def funnel_rows(run: Run) -> Rows:
+    """The funnel with the meaning of each reason."""
+    rows = funnel(run.clips, run.notes.stages, list(run.notes.reasons)).to_dict("records")
+    return [{**row, "time": show_time(row["frames"]), "meaning": meaning(run, row["reason"])} for row in rows]
+
+
+def meaning(run: Run, reason: str) -> str:
+    return "in the shards" if reason == KEPT else run.notes.reasons.get(reason, "")
+
+
+def limit_rows(run: Run) -> Rows:
+    """Each limit: what it dropped by itself, what lies within 10 % of it, a histogram, and how to loosen it."""
+    rows = []
+    for place, limit in enumerate(run.limits):
+        room = limit.headroom(run.clips)
+        near = room.abs() <= NEAR
+        dropped = ~run.clips["kept"] & (run.clips["limit"] == place)
+        rows.append(
+            {
+                "text": str(limit),
+                "stage": limit.stage,
+                "meaning": run.notes.scores.get(limit.column, ""),
+                "measured": int(room.notna().sum()),
+                "near": int(near.sum()),
+                "near_kept": tally(run.clips[near & run.clips["kept"]]),
+                "near_dropped": tally(run.clips[near & dropped]),
+                "dropped": tally(run.clips[dropped]),
+                "loosened": None if limit.value is None else limit.loosened(),
+                "then": [] if limit.value is None else then(run, limit, run.clips[near & dropped]),
+                "plot": data_uri(histogram(run, limit.column, limit), "image/svg+xml"),
+            }
+        )
+    return rows
+
+
+def then(run: Run, limit: Threshold, clips: Table) -> list[tuple[str, int]]:
+    """What would become of clips if a limit were loosened by 10 %: (kept, or the stage that drops them, how many)."""
+    stages = by_name(read_recipe(run.output, [limit.loosened()]))
+    found: Counter[str] = Counter()
+    for row in records(clips):
+        try:
+            found[replay(row, stages, run.recipe["score_only"]).stage or KEPT] += 1
+        except NotMeasured as error:
+            found[f"not measured by {error.args[0]}"] += 1
+    return found.most_common()
+
+
+def tally(clips: Table) -> dict[str, Any]:
+    return {"clips": len(clips), "time": hours(clips["duration_s"].sum())}
+
+
+def other_scores(run: Run) -> Rows:
+    """A histogram of each score that nothing is compared with."""
+    limited = {limit.column for limit in run.limits}
+    return [
+        {"name": name, "meaning": meaning, "plot": data_uri(histogram(run, name), "image/svg+xml")}
+        for name, meaning in run.notes.scores.items()
+        if name not in limited and run.clips[name].notna().any()
+    ]
+
+
+def histogram(run: Run, score: str, limit: Threshold | None = None) -> bytes:
+    """A score of all clips as SVG: kept, dropped by its own stage, dropped by another; its threshold as a line.
+
+    Where the threshold is another score of the clip, the ratio of the two is shown.
+    """
+    values = run.clips[score] if limit is None else limit.measured(run.clips)
+    line, title = None, score
+    if limit is not None:
+        line, title = (1.0, f"{score} / {limit.bound}") if limit.value is None else (limit.value, limit.score)
+        values = values / limit.bounds(run.clips) if limit.value is None else values
+    here = run.clips["stage"].astype("str") == (limit.stage if limit else "")
+    groups = (run.clips["kept"], ~run.clips["kept"] & here, ~run.clips["kept"] & ~here)
+    known: Table = values[np.isfinite(values)]
+    edges = np.histogram_bin_edges(known if line is None else np.append(known, line), bins=BINS)
+    stacked = np.cumsum([np.histogram(known[group[known.index]], edges)[0] for group in groups], axis=0)
+    figure = Figure(figsize=(3.6, 1.7))
+    FigureCanvasSVG(figure)
+    axes = figure.add_axes((0.13, 0.14, 0.85, 0.72))
+    for counts, colour in reversed([*zip(stacked, COLOURS, strict=True)]):
+        axes.stairs(counts, edges, fill=True, color=colour)
+    if line is not None:
+        axes.axvline(line, color=TEXT_COLOUR, linestyle="--", linewidth=1.2)
+    axes.set_ylim(0)
+    axes.set_title(title, fontsize=9, color=TEXT_COLOUR)
+    axes.tick_params(labelsize=7, colors=TEXT_COLOUR)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(TEXT_COLOUR)
+    return svg(figure)
+
+
+def svg(figure: Figure) -> bytes:
+    """The drawing in bytes that depend on it alone, its letters left to the reader's own fonts."""
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def yields(run: Run, labels: Path | None) -> Iterator[dict[str, Any]]:
+    """What was kept of each source folder, and of each value of each label."""
+    sources = run.sources.copy()
+    sources["folder"] = [str(Path(path).parent) for path in sources["path"]]
+    columns = ["folder"]
+    if labels is not None:
+        named = read_labels(labels)
+        key = [path if path in named.index else Path(path).name for path in sources["path"]]
+        columns += list(named)
+        sources = sources.join(named.reindex(key).reset_index(drop=True).astype("str").fillna("(no label)"))
+    sources["input_s"] = sources["frames"].astype("float64").fillna(0) / FPS
+    lost = run.clips[~run.clips["kept"]].groupby(["source", "reason"], observed=True)["duration_s"].sum().reset_index()
+    for column in columns:
+        groups = sources.groupby(column).agg(
+            sources=("path", "size"), input_s=("input_s", "sum"), kept_s=("kept_s", "sum")
+        )
+        groups["share"] = (groups["kept_s"] / groups["input_s"].where(groups["input_s"] > 0)).fillna(0.0)
+        groups["reason"] = most_lost(lost, sources.set_index("path")[column]).reindex(groups.index).fillna("")
+        groups = groups.sort_values("input_s", ascending=False)
+        rows = groups.head(LISTED).reset_index(names="value").to_dict("records")
+        yield {"by": column, "rows": rows, "more": max(0, len(groups) - LISTED)}
+
+
+def read_labels(path: Path) -> Table:
+    """A table of labels, with paths or file names as index and few values in each column. Raises ManifestError."""
+    try:
+        table: Table = pd.read_csv(path, dtype=str) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ManifestError(f"{path}: cannot be read as a table of labels ({error})") from error
+    key = next((name for name in ("path", "file") if name in table), None)
+    if key is None:
+        raise ManifestError(f"{path}: needs a column path or file; it has {', '.join(map(str, table.columns))}")
+    table = table.drop_duplicates(key).set_index(key)
+    kinds = {name: table[name].nunique() for name in table}
+    return table[[name for name, count in kinds.items() if 1 < count <= min(LISTED, max(2, len(table) // 3))]]
+
+
+def most_lost(lost: Table, groups: Table) -> Table:
+    """The reason that took most of each group; `lost` has seconds by source and reason, `groups` is source -> group."""
+    seconds = lost.groupby([lost["source"].map(groups), lost["reason"].astype("str")])["duration_s"].sum()
+    return seconds.sort_values().reset_index().drop_duplicates("source", keep="last").set_index("source")["reason"]
+
+
+def slowest(run: Run) -> Rows:
+    """The sources that took longest, with the stage that took most of it."""
+    timed = run.sources[run.sources["wall_s"].notna()].nlargest(SLOWEST, "wall_s")
+    stages = [name for name in timed if stage_of_cpu_column(str(name))]
+    rows = timed.to_dict("records")
+    found = []
+    for row in rows:
+        cpu = {str(stage_of_cpu_column(name)): row[name] for name in stages if row[name] == row[name]}
+        heaviest = max(cpu, key=lambda name: cpu[name], default="")
+        seconds = row["duration_s"] if row["duration_s"] == row["duration_s"] else 0.0
+        found.append(
+            {
+                "path": row["path"],
+                "wall_s": row["wall_s"],
+                "duration_s": seconds,
+                "stage": heaviest,
+                "cpu_s": cpu.get(heaviest, 0),
+            }
+        )
+    return found
+
+
+def failed(run: Run) -> Rows:
+    """The sources that could not be curated, with the last lines of their logs."""
+    rows = run.sources[run.sources["status"] == "error"].head(LISTED).to_dict("records")
+    return [
+        {
+            "path": row["path"],
+            "reason": row["reason"],
+            "meaning": REASONS.get(row["reason"], ""),
+            "detail": row["detail"],
+        }
+        for row in rows
+    ]
+
+
+def table(run: Run) -> dict[str, Any]:
+    """All clips by column; texts that repeat as numbers into a list."""
+    clips, limits = run.clips, run.limits
+    sources, source = np.unique(clips["source"].to_numpy(str), return_inverse=True)
+    reason = clips["reason"].cat
+    return {
+        "sources": sources.tolist(),
+        "reasons": list(reason.categories),
+        "limits": [asdict(each) | {"rising": each.rising, "column": each.column, "text": str(each)} for each in limits],
+        "meanings": run.notes.scores,
+        "output": str(run.output.absolute()),
+        "rows": {
+            "key": clips["key"].tolist(),
+            "source": source.tolist(),
+            "start_s": clips["start_s"].tolist(),
+            "end_s": clips["end_s"].tolist(),
+            "reason": reason.codes.tolist(),
+            "limit": clips["limit"].tolist(),
+            "headroom": rounded(clips["headroom"]),
+            "shift": [None if value is pd.NA else int(value) for value in clips["audio_shift_frames"]],
+            "detail": {str(row): text for row, text in enumerate(clips["detail"]) if isinstance(text, str)},
+        },
+        "scores": {name: rounded(clips[name]) for name in run.notes.scores},
+    }  # fmt: skip
+
+
+def rounded(values: Any) -> list[float | None]:
+    """Numbers with four digits, which is what the page shows; None for one that is missing."""
+    found = values.to_numpy(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 10.0 ** (3 - np.floor(np.log10(np.abs(found))))
+        short = np.where(np.isfinite(scale), np.round(found * scale) / scale, found)
+    return [value if value == value else None for value in short.tolist()]
+
+
+def album(run: Run) -> dict[str, Any]:
+    """Pictures of some clips of each reason: in the order of the funnel, kept first."""
+    book = Album(run.output, run_folder(run.output, run.recipe), run.stages)
+    reasons = [row["reason"] for row in reversed(funnel_rows(run))]
+    chosen = {reason: sampled(run.clips, reason) for reason in reasons}
+    rows = run.clips.loc[[row for rows in chosen.values() for row in rows]].to_dict("index")
+    with ThreadPoolExecutor(THREADS) as pool:
+        pictures = dict(zip(rows, pool.map(book.picture, rows.values()), strict=True))
+    return {
+        "reasons": [
+            {"reason": reason, "rows": rows, "of": int((run.clips["reason"] == reason).sum()),
+             "meaning": meaning(run, reason)}
+            for reason, rows in chosen.items()
+        ],
+        "pictures": {str(row): shown(picture) for row, picture in pictures.items() if picture is not None},
+    }  # fmt: skip
+
+
+def sampled(clips: Table, reason: str) -> list[int]:
+    """Row numbers of clips of a reason: half of them nearest to another verdict, half by a seeded dice.
+
+    A second clip of the same source comes after the first clips of all others.
+    """
+    count = PICTURES.get(reason, PICTURES_ELSE)
+    of_reason = clips[clips["reason"] == reason]
+    near = of_reason[of_reason["headroom"].notna()].sort_values("headroom", key=abs)
+    nearest = sources_first(near)[: count // 2]
+    return [*nearest, *sources_first(of_reason.drop(index=nearest).sample(frac=1, random_state=0))][:count]
+
+
+def sources_first(clips: Table) -> list[int]:
+    """Row numbers in the order given, but for second clips of a source, third ones and so on, which come later."""
+    return clips.groupby("source").cumcount().sort_values(kind="stable").index.tolist()
+
+
+def shown(picture: Picture) -> dict[str, Any]:
+    """A picture as the page's script reads it."""
+    return {
+        **asdict(picture),
+        "poster": data_uri(picture.poster, "image/webp"),
+        "preview": data_uri(picture.preview, "video/mp4"),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    head, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.review.report",
+        description=head,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", type=Path, help="output folder of curation/run.py or curation/refilter.py")
+    parser.add_argument("--labels", type=Path, help="table with a column path or file, and what is known of each")
+    options = parser.parse_args(arguments)
+    try:
+        path = write_report(options.output, options.labels)
+    except (ManifestError, TableError, OSError) as error:
+        print(f"python -m curation.review.report: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

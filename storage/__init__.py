@@ -1,0 +1,5 @@
+"""How files get onto a disk: whole or not at all, and tables that say what they are.
+
+atomic_write   a file or a folder that appears under its name when it is complete
+table          parquet with a kind and a schema version in it
+"""
