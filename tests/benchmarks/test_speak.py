@@ -100,7 +100,7 @@ def test_a_deaf_network_makes_the_same_of_every_sound(folder, tmp_path, capsys):
     assert found["unseen"]["cpu_s_per_s"]["mean"] > 0
     videos = [keep / "unseen" / "talker_a" / f"{name}.mp4" for name in ("own", "other")]
     frames = [np.stack([frame for _, frame in scan(path, probe(path), 640)]) for path in videos]
-    assert len(frames[0]) == 16 and np.array_equal(*frames)
+    assert len(frames[0]) == 16 and np.array_equal(frames[0], frames[1])
     assert report.with_suffix(".unseen.png").stat().st_size > 1000
     assert "other_audio" in capsys.readouterr().out
 
