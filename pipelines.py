@@ -1,7 +1,7 @@
 """Reads a profile from `pipelines.yaml`: strict names and types, errors with the line and a suggestion.
 
 Nothing runs here and no network is loaded; a profile that comes out of `load` can be started. What stands behind a
-stage's name is found by its path, so this file knows no stage.
+stage's name is found by its path, so this file imports no stage.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def weights_of(profile: str | Profile) -> list[str]:
 
 
 def compose(path: Path) -> yaml.MappingNode:
-    """The YAML document as nodes, which know their lines."""
+    """Return the YAML document as nodes, which have their line numbers."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

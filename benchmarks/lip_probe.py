@@ -33,12 +33,12 @@ from models.lip_probe import (
     NULL_FRAMES,
     ROWS_PER_FRAME,
     WHISPER_LAYER,
-    LipFit,
     LipProbe,
     LipRecord,
     LipScore,
-    mouth_channels,
 )
+from models.lip_probe_fit import LipFit, fit_probe
+from models.mouth import mouth_channels
 from models.whisper_features import WhisperFeatures
 from models.yolo_face import YoloFace
 
@@ -198,7 +198,7 @@ def print_controls(records: list[LipRecord], fit: LipFit) -> None:
         print(
             f"\noriginal and its copy with the sound 12 frames late: offsets {offsets}, apart {offsets[1] - offsets[0]}"
         )
-    later = LipProbe.fit(lambda: (delayed(record, 5) for record in records))
+    later = fit_probe(lambda: (delayed(record, 5) for record in records))
     if later:
         sure = [key for key, score in fit.scores.items() if score.confidence > fit.probe.threshold(score.frames)]
         moved = [later.scores[key].offset_frames - fit.scores[key].offset_frames for key in sure]
@@ -208,9 +208,7 @@ def print_controls(records: list[LipRecord], fit: LipFit) -> None:
     broken = [
         replace(r, rows=np.roll(r.rows, rng.integers(len(r.rows) // 3, 2 * len(r.rows) // 3), 0)) for r in records
     ]
-    print(
-        f"a pool in which no clip is in sync: {'no probe' if LipProbe.fit(lambda: iter(broken)) is None else 'A PROBE'}"
-    )
+    print(f"a pool in which no clip is in sync: {'no probe' if fit_probe(lambda: iter(broken)) is None else 'A PROBE'}")
 
 
 def main() -> None:
@@ -226,7 +224,7 @@ def main() -> None:
     silent = {row["file"] for row in labels if row["audio"] == "silent"}
     records = read_records(arguments.clips, labels, arguments.cache)
     speaking = [record for record in records if record.key not in silent]  # the pipeline's speech filter comes first
-    fit = LipProbe.fit(lambda: iter(speaking))
+    fit = fit_probe(lambda: iter(speaking))
     if fit is None:
         sys.exit("too few clips to fit a probe")
     seconds = sum(len(record.channels) for record in speaking) / FPS

@@ -50,12 +50,14 @@ from benchmarks.result import write_json
 from benchmarks.sources import ffmpeg
 from clock import FPS
 from curation.clip import Clip, FaceTrack, Source
-from curation.filters.lip_audio import columns
+from curation.filters.lip_audio import score_columns
 from curation.stage import Filter, Stage, build_stages
 from curation.verdicts import Verdict
 from curation.videos import list_videos
 from media.probe import probe
-from models.lip_probe import WHISPER_LAYER, LipProbe, LipRecord, mouth_channels
+from models.lip_probe import WHISPER_LAYER, LipRecord
+from models.lip_probe_fit import fit_probe
+from models.mouth import mouth_channels
 
 DETECTOR_PX = 640  # Ultralytics' default
 MAX_IOU = 0.5
@@ -270,11 +272,11 @@ class Naive:
             if piece.mouth is not None and piece.rows is not None
         ]
         with clock.on(Path(), "lip_audio"):
-            fit = LipProbe.fit(lambda: iter(records))
+            fit = fit_probe(lambda: iter(records))
         for piece, record in zip(pieces, records, strict=True):
             with clock.on(piece.source, "lip_audio"):
                 score = fit.scores.get(record.key) if fit else None
-                scores = columns(fit.probe if fit else None, score, len(record.channels))
+                scores = score_columns(fit.probe if fit else None, score, len(record.channels))
                 piece.dropped(stage.decide({**scores, "duration_s": (piece.end - piece.start) / FPS}))
                 if piece.kept:
                     late_s = stage.shift_frames(scores) / FPS

@@ -21,7 +21,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curation.limits import ORIGIN, read_recipe
-from curation.refilter import applied, by_name, check_replay, judged_sources, records, replay_all
+from curation.refilter import apply_verdict, by_name, check_replay, judge_sources, records, replay_all
 from curation.review.report import write_report
 from manifests.reader import read_clips, read_run_notes, read_sources
 from manifests.writer import write_manifests
@@ -70,9 +70,9 @@ def time_refilter(output: Path, setting: str) -> None:
     check_replay(rows, by_name(old), old["score_only"])
     verdicts = replay_all(rows, by_name(new), new["score_only"], output / "recompute.csv")
     stages = by_name(old)
-    changed = [applied(row, verdict, stages) for row, verdict in zip(rows, verdicts, strict=True)]
+    changed = [apply_verdict(row, verdict, stages) for row, verdict in zip(rows, verdicts, strict=True)]
     judged = time.monotonic() - began[0]
-    of_sources = judged_sources(records(sources), changed)
+    of_sources = judge_sources(records(sources), changed)
     write_manifests(output, changed, of_sources, scores=notes.scores, reasons=notes.reasons, stages=notes.stages)
     wall, cpu = time.monotonic() - began[0], time.process_time() - began[1]
     kept = [sum(row["kept"] for row in these) for these in (rows, changed)]

@@ -1,11 +1,17 @@
 """Raw video -> clips, scores, verdicts.
 
-run      the command: hands one source video at a time to the workers. The only file that imports ray
-corpus   what needs all sources: corpus filters, packing, manifests
-source   one source video through the stages, to its part
-ledger   what is done: recipe, committed parts
-clip     Clip, FaceTrack, Verdict: the one thing that flows
-stage    Step, Filter, Scan; build_stages and run_stages
-steps/   turn one clip into some clips, or attach something to it
-filters/ measure a clip and decide
+run       the command: hands one source video at a time to the workers; pool is the only file that imports ray
+videos    which files a run is about; doctor: whether this machine can run it; plan: what a run will yield
+source    one source video through the stages, to its part
+corpus    what needs all sources: corpus filters, packing, manifests; margin: from a part to a shard
+ledger    what is done: recipe, committed parts; ledger_files: the files of OUT/ledger
+clip      Clip, FaceTrack: what flows
+stage     Step, Filter, Scan, CorpusFilter; build_stages and run_stages
+verdicts  Verdict, Limit and `judge`, which turns numbers into verdicts
+steps/    turn one clip into some clips, or attach something to it
+filters/  measure a clip; their limits decide
+limits    the thresholds of a finished run, and how far each clip is from another verdict
+refilter  other thresholds on stored scores: `python -m curation.refilter OUT --set ... --to OUT2`
+verify/   whether an output is whole: `python -m curation.verify OUT`
+review/   what people look at: report and explain
 """

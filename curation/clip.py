@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """One video file. Its sound is read once, when a stage first asks for it; its frames as clips are cut out."""
+    """One video file. Its sound is read when it is first used, once; its frames as clips are cut out."""
 
     id: str  # sha256 of the bytes
     path: Path
@@ -95,7 +95,7 @@ class FaceTrack:
 
 @dataclass(frozen=True)
 class Clip:
-    """The grid frames [start_frame, end_frame) of a source, with what the stages found out about them.
+    """The grid frames [start_frame, end_frame) of a source, with what the stages measured and attached.
 
     A stage never changes a clip; it returns a new one.
     """
@@ -141,10 +141,10 @@ class Clip:
         cuts = tuple(cut for cut in self.cuts if start_frame < cut < end_frame)
         return replace(self, start_frame=start_frame, end_frame=end_frame, track=track, cuts=cuts)
 
-    def dropped(self, reason: str, detail: str = "") -> "Clip":
+    def drop(self, reason: str, detail: str = "") -> "Clip":
         return replace(self, verdict=drop(reason, detail))
 
-    def measured(self, scores: dict[str, float]) -> "Clip":
+    def add_scores(self, scores: dict[str, float]) -> "Clip":
         return replace(self, scores={**self.scores, **scores})
 
     def numbers(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from curation.ledger import Ledger
 from curation.ledger_files import part_path
 from curation.margin import cut_to_clip
 from curation.source import finite
-from curation.stage import CorpusFilter, Stage, documented
+from curation.stage import CorpusFilter, Stage, collect_meanings
 from curation.verdicts import judge
 from curation.verify.command import verify
 from manifests.schema import KEPT
@@ -39,18 +39,18 @@ def finish(
     keep_parts: bool = True,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Verdicts that need the whole corpus, then shards and manifests of all its sources; gives the funnel.
+    """Run the corpus filters, pack the shards, write the manifests and the summary; return the funnel.
 
     Without `keep_parts`, parts that no later run needs are removed once the shards were read back and found whole.
     """
-    curated = [replace(each, clips=[dict(clip) for clip in each.clips]) for each in ledger.curated()]
+    curated = [replace(each, clips=[dict(clip) for clip in each.clips]) for each in ledger.read_curated()]
     clips = [clip for each in curated for clip in each.clips]
     parts = {key: part_path(output, each.source["source_id"]) for each in curated for key in each.sampled}
     for stage in stages:
         if isinstance(stage, CorpusFilter):
             say(f"{stage.name}: {sum(clip['kept'] for clip in clips)} clips")
             apply_corpus_filter(stage, clips, parts, output, ledger)
-    sources = [recounted(each.source, each.clips) for each in curated]
+    sources = [recount_source(each.source, each.clips) for each in curated]
     kept = {clip["key"]: clip for clip in clips if clip["kept"]}
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
     index = pack(
@@ -60,11 +60,11 @@ def finish(
         shard_bytes=profile.shard_bytes,
         edit=lambda sample: cut_to_clip(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
         required=required,
-        announce=lambda need: say(told(need)),
+        announce=lambda need: say(describe_need(need)),
     )
     for key, shard in zip(index["key"], index["shard"], strict=True):
         kept[key]["shard"] = shard
-    scores, reasons = documented(stages)
+    scores, reasons = collect_meanings(stages)
     names = [stage.name for stage in stages]
     write_manifests(output, clips, sources, scores=scores, reasons=reasons, stages=names)
     funnel = write_summary(output)
@@ -74,8 +74,8 @@ def finish(
     return funnel
 
 
-def told(need: Need) -> str:
-    """A line such as `packing 1,234 clips, 45.6 GB (812.3 GB free)`."""
+def describe_need(need: Need) -> str:
+    """Return a line such as `packing 1,234 clips, 45.6 GB (812.3 GB free)`."""
     return f"packing {need.clips:,} clips, {need.bytes / 1e9:.1f} GB ({need.free / 1e9:.1f} GB free)"
 
 
@@ -86,7 +86,7 @@ def drop_parts(
     ledger: Ledger,
     say: Callable[[str], None],
 ) -> None:
-    """Removes the parts in which every corpus filter has settled every clip, if the shards are whole.
+    """Remove the parts in which every clip has its final scores, if the shards are whole.
 
     What is kept of them lies in sealed shards then. A later run takes their scores from the ledger and fits on new
     clips only, or not at all; what it can no longer do is to take in a clip that was dropped.
@@ -108,7 +108,7 @@ def drop_parts(
 def apply_corpus_filter(
     stage: CorpusFilter, clips: list[dict[str, Any]], parts: Mapping[str, Path], output: Path, ledger: Ledger
 ) -> None:
-    """Adds a corpus filter's scores to the rows, and drops what it rejects.
+    """Add a corpus filter's scores to the rows, and drop the clips that it rejects.
 
     Clips of an earlier run keep their scores, so that sealed shards stay true; new ones are measured by what was
     fitted then.
@@ -116,7 +116,7 @@ def apply_corpus_filter(
     sampled = {clip["key"]: clip for clip in clips if clip["key"] in parts}
     settled = ledger.scores(stage.name)
     waiting = sampled.keys() - settled.keys()
-    read = partial(samples, parts=parts)
+    read = partial(read_samples, parts=parts)
     found = stage.measure_all(waiting, read, output, fitted=bool(settled)) if waiting else {}
     for key, clip in sorted(sampled.items()):
         clip.update(settled.get(key) or found[key])
@@ -125,24 +125,24 @@ def apply_corpus_filter(
             clip["audio_shift_frames"] += stage.shift_frames(clip)
         elif clip["kept"]:
             clip.update(verdict.columns())
-    known = {key: row for key, row in found.items() if sampled[key]["kept"] or not stage.undecided(row)}
+    known = {key: row for key, row in found.items() if sampled[key]["kept"] or not stage.is_undecided(row)}
     ledger.settle(stage.name, known)
 
 
-def samples(keys: Iterable[str], parts: Mapping[str, Path]) -> Iterator[Sample]:
-    """The samples of these clips from their parts, in order of part; of others only headers are read."""
+def read_samples(keys: Iterable[str], parts: Mapping[str, Path]) -> Iterator[Sample]:
+    """Yield the samples of these clips from their parts, in order of part; of others only headers are read."""
     wanted = set(keys)
     for part in sorted({parts[key] for key in wanted}):
         yield from (read_extent(part, extent) for extent in extents(part) if extent.key in wanted)
 
 
-def recounted(source: dict[str, Any], clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A source's row after corpus filters: its status follows from its clips."""
+def recount_source(source: dict[str, Any], clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a source's row with the status that follows from its clips after corpus filters."""
     if source["status"] != KEPT or any(clip["kept"] for clip in clips):
         return source
     return {**source, "status": "dropped", "reason": main_reason(clips)}
 
 
 def scores_in(clip: Mapping[str, Any]) -> dict[str, float | None]:
-    """The scores of a clip's row, as its JSON member has them."""
+    """Return the scores of a clip's row for its JSON member."""
     return finite({name: clip[name] for name in clip if isinstance(clip[name], float) and name not in TIMES})

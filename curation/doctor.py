@@ -41,14 +41,14 @@ State = Literal["ok", "warning", "failure"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     check: str
     state: State
     found: str
     remedy: str = ""
 
 
-def examine(profile: pipelines.Profile, output: Path | None, workers: int | None = None) -> list[Finding]:
+def examine(profile: pipelines.Profile, output: Path | None, workers: int | None = None) -> list[CheckResult]:
     """Every check for a run into `output`; on a cluster this machine's own GPU and memory do not count."""
     here = not os.environ.get("RAY_ADDRESS")
     return [
@@ -62,7 +62,7 @@ def examine(profile: pipelines.Profile, output: Path | None, workers: int | None
     ]
 
 
-def codecs() -> Iterator[Finding]:
+def codecs() -> Iterator[CheckResult]:
     there = av.codecs_available
     missing = [
         name for name in DECODERS if name not in there and f"lib{name}" not in there and f"lib{name[:2]}x" not in there
@@ -70,38 +70,38 @@ def codecs() -> Iterator[Finding]:
     unable = [name for name in ENCODERS if name not in there]
     library = f"PyAV {av.__version__}, FFmpeg {'.'.join(map(str, av.library_versions['libavcodec']))}"
     if unable:
-        yield Finding(
+        yield CheckResult(
             "codecs", "failure", f"{library} cannot encode {', '.join(unable)}", "pip install av, from its wheel"
         )
     elif missing:
-        yield Finding(
+        yield CheckResult(
             "codecs", "warning", f"{library} cannot decode {', '.join(missing)}", "such sources become error rows"
         )
     else:
-        yield Finding("codecs", "ok", library)
+        yield CheckResult("codecs", "ok", library)
 
 
-def networks(profile: pipelines.Profile) -> Iterator[Finding]:
+def networks(profile: pipelines.Profile) -> Iterator[CheckResult]:
     names = pipelines.weights_of(profile)
     missing = [name for name in names if weights.find(name) is None]
     if missing:
         remedy = f"python weights.py fetch --profile {profile.name}"
-        yield Finding("networks", "failure", f"missing or not as in weights.yaml: {', '.join(missing)}", remedy)
+        yield CheckResult("networks", "failure", f"missing or not as in weights.yaml: {', '.join(missing)}", remedy)
     else:
-        yield Finding("networks", "ok", f"{len(names)} files, sha256 as in weights.yaml")
+        yield CheckResult("networks", "ok", f"{len(names)} files, sha256 as in weights.yaml")
 
 
-def gpu(profile: pipelines.Profile) -> Iterator[Finding]:
+def gpu(profile: pipelines.Profile) -> Iterator[CheckResult]:
     """Asks the driver itself: importing torch would take longer than all other checks."""
     found = cuda_devices()
     if profile.device != "cuda":
-        yield Finding("GPU", "ok", f"not used by this profile ({found or 'none'})")
+        yield CheckResult("GPU", "ok", f"not used by this profile ({found or 'none'})")
     elif not found:
-        yield Finding(
+        yield CheckResult(
             "GPU", "failure", "no CUDA driver or no device", "install NVIDIA's driver, or --set device=cpu, slowly"
         )
     else:
-        yield Finding("GPU", "ok", found)
+        yield CheckResult("GPU", "ok", found)
 
 
 def cuda_devices() -> str:
@@ -123,48 +123,48 @@ def cuda_devices() -> str:
     return f"{', '.join(names)}; driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
 
 
-def ray_installed() -> Iterator[Finding]:
+def ray_installed() -> Iterator[CheckResult]:
     try:
         found = version("ray")
     except PackageNotFoundError:
-        yield Finding("Ray", "failure", "not installed", 'pip install "ray[default]"')
+        yield CheckResult("Ray", "failure", "not installed", 'pip install "ray[default]"')
         return
     address = os.environ.get("RAY_ADDRESS")
-    yield Finding("Ray", "ok", f"{found}, {f'cluster {address}' if address else 'a local one is started'}")
+    yield CheckResult("Ray", "ok", f"{found}, {f'cluster {address}' if address else 'a local one is started'}")
     shm = Path("/dev", "shm")
     if shm.is_dir() and (free := shutil.disk_usage(shm).free / 1e9) < MIN_SHM_GB:
-        yield Finding(
+        yield CheckResult(
             "shared memory", "warning", f"{free:.2f} GB free", "in a container --shm-size=1g; Ray then uses /tmp"
         )
 
 
-def memory(workers: int) -> Iterator[Finding]:
+def memory(workers: int) -> Iterator[CheckResult]:
     free, needed = psutil.virtual_memory().available / 1e9, workers * WORKER_GB + 1
     told = f"{free:.1f} GB available, {workers} workers take about {needed:.1f}"
     if free < needed:
-        yield Finding("memory", "warning", told, f"--workers {max(1, int((free - 1) / WORKER_GB))}")
+        yield CheckResult("memory", "warning", told, f"--workers {max(1, int((free - 1) / WORKER_GB))}")
     else:
-        yield Finding("memory", "ok", told)
+        yield CheckResult("memory", "ok", told)
 
 
-def limits() -> Iterator[Finding]:
+def limits() -> Iterator[CheckResult]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < MIN_OPEN_FILES:
-        yield Finding(
+        yield CheckResult(
             "open files", "warning", f"limit {soft} (hard {hard})", f"ulimit -n {max(MIN_OPEN_FILES, min(hard, 65536))}"
         )
     else:
-        yield Finding("open files", "ok", f"limit {soft}")
+        yield CheckResult("open files", "ok", f"limit {soft}")
 
 
-def disk(output: Path) -> Iterator[Finding]:
+def disk(output: Path) -> Iterator[CheckResult]:
     """Whether results can be written, how much fits and, where 32 MB to try it with are little, how fast."""
     place = next(folder for folder in (output, *output.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free / 1e9
     try:
         if free < MIN_FREE_GB:
             with tempfile.TemporaryFile(dir=place):
-                yield Finding(
+                yield CheckResult(
                     "output",
                     "warning",
                     f"{place}: {free:.1f} GB free",
@@ -173,15 +173,15 @@ def disk(output: Path) -> Iterator[Finding]:
             return
         speed = written_mb_s(place)
     except OSError as error:
-        yield Finding(
+        yield CheckResult(
             "output", "failure", f"{place}: cannot be written ({error.strerror})", "another --output, or its rights"
         )
         return
     told = f"{place}: {free:.0f} GB free, {speed:.0f} MB/s"
     if speed < SLOW_DISK_MB_S:
-        yield Finding("output", "warning", told, "a local disk is faster than most network folders")
+        yield CheckResult("output", "warning", told, "a local disk is faster than most network folders")
     else:
-        yield Finding("output", "ok", told)
+        yield CheckResult("output", "ok", told)
 
 
 def written_mb_s(folder: Path) -> float:
@@ -195,16 +195,16 @@ def written_mb_s(folder: Path) -> float:
     return WRITTEN_MB * 1.048576 / (time.perf_counter() - began)
 
 
-def unwell(findings: Sequence[Finding]) -> list[str]:
+def unwell(findings: Sequence[CheckResult]) -> list[str]:
     """A line for each check that is not well."""
     return [f"{f.check}: {f.found}; {f.remedy}" for f in findings if f.state != "ok"]
 
 
-def fails(findings: Sequence[Finding]) -> bool:
+def fails(findings: Sequence[CheckResult]) -> bool:
     return any(finding.state == "failure" for finding in findings)
 
 
-def show(findings: Sequence[Finding]) -> None:
+def show(findings: Sequence[CheckResult]) -> None:
     table = Table("check", "", "found", "what to do")
     colours = {"ok": "green", "warning": "yellow", "failure": "red"}
     for finding in findings:

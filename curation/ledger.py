@@ -27,9 +27,9 @@ from curation.ledger_files import (
     HEADS,
     LEDGER,
     MEANINGS,
-    finished,
-    note,
-    noted,
+    append_to_log,
+    read_finished,
+    read_log,
     read_segment,
     segments,
 )
@@ -51,7 +51,7 @@ class LedgerError(ValueError):
 
 
 def recipe_of(profile: pipelines.Profile, score_only: bool) -> dict[str, Any]:
-    """Everything that decides the result: settings, the networks' sha256, the code; and the hash of it all."""
+    """Return what decides the result (settings, sha256 of networks and code), and the hash of it all."""
     recipe: dict[str, Any] = {
         "profile": profile.as_dict(),
         "score_only": score_only,
@@ -62,7 +62,7 @@ def recipe_of(profile: pipelines.Profile, score_only: bool) -> dict[str, Any]:
 
 
 def code_sha256() -> str:
-    """The hash of every file of code that decides what a run writes into its parts."""
+    """Return the hash over the files of code that decide what a run writes into its parts."""
     digest = hashlib.sha256()
     for place in (pipelines.ROOT / name for name in CODE):
         for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
@@ -73,8 +73,8 @@ def code_sha256() -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A finished source as the ledger remembers it; its rows stay on the disk."""
+class FinishedSource:
+    """What the ledger keeps in memory of a finished source; its rows stay on the disk."""
 
     segment: str
     source_id: str
@@ -83,13 +83,13 @@ class Entry:
     status: str
     reason: str
 
-    def failed(self, reason: str) -> bool:
+    def has_failed(self, reason: str) -> bool:
         """Whether it ended in an error, of this kind (`worker_crash`) or of any (empty)."""
         return self.status == "error" and reason in ("", self.reason.removeprefix("error:"))
 
 
 class Ledger:
-    """The finished sources of one output folder. `add` keeps one in memory, `flush` makes all of them last.
+    """The finished sources of one output folder: `add` takes one, `flush` writes those that wait to the disk.
 
     Raises OutputError when the folder cannot be written.
     """
@@ -103,21 +103,21 @@ class Ledger:
         self.next_segment = 0
         self.waiting: list[dict[str, Any]] = []
         self.flushed_s = time.monotonic()
-        self.done: dict[str, Entry] = {}
+        self.done: dict[str, FinishedSource] = {}
         self.attempts = self.folder / ATTEMPTS
         for path in segments(output):
             for row in read_segment(path, heads_only=True):
-                self.done[row["path"]] = Entry(path.name, *(row[name] for name in HEADS[1:]))
+                self.done[row["path"]] = FinishedSource(path.name, *(row[name] for name in HEADS[1:]))
             self.next_segment = int(path.stem) + 1
-        self.interrupted = noted(self.attempts) - self.done.keys()
+        self.interrupted = read_log(self.attempts) - self.done.keys()
 
-    def finished(self, path: Path, retry: str | None = None) -> bool:
+    def is_finished(self, path: Path, retry: str | None = None) -> bool:
         """Whether this file was curated and has not changed since, by size and time of modification.
 
         One that failed is not finished when `retry` asks for its reason, or for all (empty).
         """
         entry = self.done.get(storable(path))
-        if entry is None or (retry is not None and entry.failed(retry)):
+        if entry is None or (retry is not None and entry.has_failed(retry)):
             return False
         try:
             status = path.stat()
@@ -126,13 +126,13 @@ class Ledger:
         return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
     def begin(self, identity: Identity) -> None:
-        """Notes an attempt, on the disk, before it is made."""
+        """Write into the log, and to the disk, that this source is about to be curated."""
         with writing(self.attempts):
-            note(self.attempts, [storable(identity.path)])
+            append_to_log(self.attempts, [storable(identity.path)])
 
     def add(self, identity: Identity, curated: Curated) -> None:
         row = to_row(identity, curated)
-        self.done[row["path"]] = Entry(f"{self.next_segment:06d}.parquet", *(row[name] for name in HEADS[1:]))
+        self.done[row["path"]] = FinishedSource(f"{self.next_segment:06d}.parquet", *(row[name] for name in HEADS[1:]))
         self.waiting.append(row)
         if len(self.waiting) >= SEGMENT_SOURCES or time.monotonic() - self.flushed_s > SEGMENT_S:
             self.flush()
@@ -146,22 +146,22 @@ class Ledger:
             self.waiting.clear()
         self.flushed_s = time.monotonic()
 
-    def curated(self) -> list[Curated]:
-        """What came of every source, in order of path."""
+    def read_curated(self) -> list[Curated]:
+        """Return the result of every finished source, in order of path."""
         assert not self.waiting, "flush first"
-        found = {row["path"]: Curated(**json.loads(row["curated"])) for _, row in finished(self.output)}
+        found = {row["path"]: Curated(**json.loads(row["curated"])) for _, row in read_finished(self.output)}
         return [found[path] for path in sorted(found)]
 
     def drop_parts(self, parts: Iterable[Path]) -> None:
-        """Removes parts, after noting that this is on purpose."""
+        """Remove parts, after writing into the log that this was asked for."""
         gone = sorted(parts)
         with writing(self.folder / DROPPED_PARTS):
-            note(self.folder / DROPPED_PARTS, [part.stem for part in gone])
+            append_to_log(self.folder / DROPPED_PARTS, [part.stem for part in gone])
         for part in gone:
             part.unlink(missing_ok=True)
 
     def scores(self, stage: str) -> dict[str, dict[str, float]]:
-        """What a corpus filter has settled: key -> scores."""
+        """Return the scores that a corpus filter has stored, by key."""
         found: dict[str, dict[str, float]] = {}
         for path in self.score_segments(stage):
             rows = read_table(path, SCORES).set_index("key").to_dict("index")
@@ -169,7 +169,7 @@ class Ledger:
         return found
 
     def settle(self, stage: str, scores: dict[str, dict[str, float]]) -> None:
-        """Keeps these scores for good: a fit on more clips, later, does not judge them again."""
+        """Store these scores; later runs use them, and do not measure their clips again."""
         if scores:
             frame = pd.DataFrame([{"key": key, **row} for key, row in sorted(scores.items())])
             path = self.folder / f"{stage.split('/')[1]}-{len(self.score_segments(stage)):06d}.parquet"
@@ -180,7 +180,7 @@ class Ledger:
 
 
 def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
-    """Writes recipe.yaml, or raises LedgerError if the folder holds the work of another recipe and may not go on.
+    """Write recipe.yaml, or raise LedgerError if the folder was curated with another recipe.
 
     With `fork` it may: what is finished stays as it is, the rest follows the new recipe. Every sample names its own.
     """
@@ -201,7 +201,7 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
 
 
 def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What to do instead if the recipes differ in thresholds only, else nothing."""
+    """Return the command that applies new thresholds without measuring, if only those changed; else nothing."""
     changed = changed_thresholds(old, new)
     if not changed:
         return ""
@@ -214,7 +214,7 @@ def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> s
 
 
 def changed_thresholds(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings such as `filters/niqe.max_niqe=7.5` if all that two recipes differ in is what `decide` alone reads."""
+    """Return settings such as `filters/niqe.max_niqe=7.5` if recipes differ in deciding settings only, else none."""
     restored, changed = deepcopy(new), []
     for before, after in zip(old["profile"]["stages"], restored["profile"]["stages"], strict=False):
         for name in before.keys() & after.keys():

@@ -50,15 +50,15 @@ def read_segment(path: Path, heads_only: bool = False) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def finished(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def read_finished(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(segment, row) of every finished source, in order of segment; each path once. Raises TableError."""
     last = {row["path"]: path for path in segments(output) for row in read_segment(path, heads_only=True)}
     for path in segments(output):
         yield from ((path, row) for row in read_segment(path) if last[row["path"]] == path)
 
 
-def note(log: Path, texts: Iterable[str]) -> None:
-    """Appends lines to a log, and returns when they are on the disk."""
+def append_to_log(log: Path, texts: Iterable[str]) -> None:
+    """Append lines to a log, and return when they are on the disk."""
     with log.open("a+b") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -69,8 +69,8 @@ def note(log: Path, texts: Iterable[str]) -> None:
         os.fsync(file.fileno())
 
 
-def noted(log: Path) -> set[str]:
-    """What a log holds; a torn line is something that was not done."""
+def read_log(log: Path) -> set[str]:
+    """Return the lines of a log; a line that a power cut tore is left out."""
     found = set()
     for line in log.read_text(encoding="utf-8").split("\n")[:-1] if log.exists() else []:
         with suppress(ValueError):

@@ -44,7 +44,7 @@ class Threshold:
         """Whether larger is better."""
         return self.sign in (">", ">=")
 
-    def measured(self, clips: pd.DataFrame) -> pd.Series:
+    def values(self, clips: pd.DataFrame) -> pd.Series:
         column: Any = clips[self.column]
         return column.abs() if self.score != self.column else column
 
@@ -55,18 +55,18 @@ class Threshold:
     def headroom(self, clips: pd.DataFrame) -> pd.Series:
         """How far each clip is on the good side, as a share of the threshold: 0.05 is 5 %, -0.05 as much beyond it."""
         bounds = self.bounds(clips)
-        room = (self.measured(clips) - bounds) / bounds.abs().where(bounds != 0)
+        room = (self.values(clips) - bounds) / bounds.abs().where(bounds != 0)
         return room if self.rising else -room
 
     def other_side(self, row: Mapping[str, float], inside: bool) -> dict[str, float]:
-        """A clip's scores with this one moved over the threshold, or back inside."""
+        """Return a clip's scores with this one moved just beyond the threshold, or just inside."""
         bound = float(row[self.bound] if self.value is None else self.value)
         step = STEP_OVER * max(abs(bound), STEP_OVER)
         value = bound + (step if inside == self.rising else -step)
         return {**row, self.column: -value if self.score != self.column and row[self.column] < 0 else value}
 
-    def loosened(self, share: float = NEAR) -> str:
-        """The setting that lets pass what is beyond the threshold by so much of it: `filters/blur.max_blur=0.748`."""
+    def loosen(self, share: float = NEAR) -> str:
+        """Return the setting with its value loosened by a share of it: `filters/blur.max_blur=0.748`."""
         assert self.value is not None
         moved = self.value + (-1 if self.rising else 1) * share * abs(self.value)
         value = (math.floor(moved) if self.rising else math.ceil(moved)) if self.whole else float(f"{moved:.4g}")
@@ -85,7 +85,7 @@ def read_recipe(output: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def run_folder(output: Path, recipe: Mapping[str, Any]) -> Path:
-    """The folder of the run that measured: it has the parts, however often its verdicts were refiltered."""
+    """Return the folder of the run that measured, which has the parts; a refiltered output names it in its recipe."""
     return Path(recipe.get(ORIGIN, output.absolute()))
 
 
@@ -99,7 +99,7 @@ def filters_of(stages: Sequence[Stage]) -> list[Filter]:
 
 
 def limits_of(stages: Sequence[Stage], clips: pd.DataFrame) -> list[Threshold]:
-    """Every comparison of the run whose numbers are in the table."""
+    """Return every limit of the run whose numbers are in the table."""
     found = []
     for stage in filters_of(stages):
         for limit in stage.LIMITS:
@@ -119,7 +119,7 @@ def numbers(clips: pd.DataFrame) -> list[dict[str, float]]:
 
 
 def nearest_limits(clips: pd.DataFrame, stages: Sequence[Stage]) -> pd.DataFrame:
-    """For each clip the limit that would change its verdict soonest, and its headroom there.
+    """Return for each clip the limit whose crossing would change its verdict with the smallest step.
 
     Columns: limit (index into `limits_of`, -1 if no single number changes anything), headroom (positive for a kept
     clip, negative for one that a filter dropped, NaN with -1). Of a dropped clip only the filter that dropped it

@@ -39,12 +39,12 @@ class Plan:
 
 
 def draw(videos: Sequence[Path], seed: int) -> Plan:
-    """Reads the header of every source and draws the sample."""
-    return drawn({path: duration_s(path) for path in videos}, seed, max(LEAST, round(SHARE * len(videos))))
+    """Read the header of every source and draw the sample."""
+    return draw_sample({path: duration_s(path) for path in videos}, seed, max(LEAST, round(SHARE * len(videos))))
 
 
-def drawn(durations: Mapping[Path, float], seed: int, wanted: int) -> Plan:
-    """A sample of so many sources; with a larger number, these and others."""
+def draw_sample(durations: Mapping[Path, float], seed: int, wanted: int) -> Plan:
+    """Return a sample of `wanted` sources; a larger number gives the same sources and others."""
     videos = list(durations)
     ordered = sorted(videos, key=lambda path: (durations[path], str(path)))
     layers = {path: i * LAYERS // len(ordered) for i, path in enumerate(ordered)}
@@ -61,20 +61,20 @@ def drawn(durations: Mapping[Path, float], seed: int, wanted: int) -> Plan:
     return Plan(durations, layers, sorted(sample))
 
 
-def larger(plan: Plan, seed: int) -> Plan:
-    """Twice the sample, which is part of it."""
-    return drawn(plan.durations, seed, 2 * len(plan.drawn))
+def double_sample(plan: Plan, seed: int) -> Plan:
+    """Return a sample of twice the size, which contains this one."""
+    return draw_sample(plan.durations, seed, 2 * len(plan.drawn))
 
 
-def helpless(output: Path, stages: Sequence[Stage]) -> list[str]:
-    """The corpus filters that could judge none of the clips that the sample's run gave them."""
+def undecided_filters(output: Path, stages: Sequence[Stage]) -> list[str]:
+    """Return the names of the corpus filters that could judge none of the sample's clips."""
     clips = read_clips(output)
     rows = [{str(name): value for name, value in row.items()} for row in clips.to_dict("records")]
     found = []
     for stage in stages:
         if isinstance(stage, CorpusFilter):
             given = [row for row in rows if row["kept"] or row["stage"] == stage.name]
-            if given and all(stage.undecided(row) for row in given):
+            if given and all(stage.is_undecided(row) for row in given):
                 found.append(stage.name)
     return found
 
@@ -87,7 +87,7 @@ def duration_s(path: Path) -> float:
 
 
 def forecast(plan: Plan, output: Path) -> pd.DataFrame:
-    """Expected, low and high of each quantity, from the manifests of the sample's run in `output`.
+    """Return the expected value and the 90 % interval of each quantity, from the manifests of the sample's run.
 
     Rows: hours by reason, `kept` first; `shards_gb`, `parts_gb`, `cpu_hours`, `worker_hours`.
     """
@@ -98,12 +98,14 @@ def forecast(plan: Plan, output: Path) -> pd.DataFrame:
     totals = [sum(s for path, s in plan.durations.items() if plan.layers[path] == layer) for layer in range(LAYERS)]
     random = np.random.default_rng(0)
     again = [
-        scaled([r.iloc[random.integers(len(r), size=len(r))] if len(r) else r for r in rows], totals)
+        scale_up([r.iloc[random.integers(len(r), size=len(r))] if len(r) else r for r in rows], totals)
         for _ in range(DRAWS)
     ]
     draws = pd.DataFrame(again)
-    found = pd.DataFrame({"expected": scaled(rows, totals), "low": draws.quantile(0.05), "high": draws.quantile(0.95)})
-    return found.loc[order(found)]
+    found = pd.DataFrame(
+        {"expected": scale_up(rows, totals), "low": draws.quantile(0.05), "high": draws.quantile(0.95)}
+    )
+    return found.loc[order_rows(found)]
 
 
 def per_source(output: Path) -> pd.DataFrame:
@@ -126,8 +128,8 @@ def per_source(output: Path) -> pd.DataFrame:
     return table
 
 
-def scaled(rows: Sequence[pd.DataFrame], totals: Sequence[float]) -> pd.Series:
-    """Layer by layer, the sample's sums times the layer's duration over the sample's."""
+def scale_up(rows: Sequence[pd.DataFrame], totals: Sequence[float]) -> pd.Series:
+    """Return the sums over all layers, each scaled from its sample to the duration of the layer."""
     parts = []
     for sample, total in zip(rows, totals, strict=True):
         seconds: float = sample["source_s"].sum()  # pyright: ignore[reportAssignmentType]
@@ -135,13 +137,13 @@ def scaled(rows: Sequence[pd.DataFrame], totals: Sequence[float]) -> pd.Series:
     return pd.concat(parts, axis=1).sum(axis=1)
 
 
-def order(found: pd.DataFrame) -> list[str]:
+def order_rows(found: pd.DataFrame) -> list[str]:
     reasons = [name for name in found.index if name not in (KEPT, *MEASURES)]
     return [KEPT, *sorted(reasons, key=lambda name: -found.loc[name, "expected"]), *MEASURES]  # pyright: ignore
 
 
-def show(plan: Plan, found: pd.DataFrame, workers: int, gpus: float) -> None:
-    """The forecast as a table, with the hours on this many workers."""
+def print_forecast(plan: Plan, found: pd.DataFrame, workers: int, gpus: float) -> None:
+    """Print the forecast as a table, with the hours on this many workers."""
     hours = sum(plan.durations.values()) / 3600
     table = Table(title=f"{len(plan.durations)} sources, {hours:.2f} h; from {len(plan.drawn)} of them, 90 % intervals")
     for column in ("", "expected", "from", "to", "share of the hours"):

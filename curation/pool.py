@@ -1,8 +1,8 @@
 """The workers, as Ray actors, and what happens when one dies. The only file that imports ray.
 
 Ray places and starts them; retries are ours (`max_restarts=0`, `max_task_retries=0`). Each worker has one source at a
-time, so a death is laid at one source's door. That source is tried once more, alone, after all others; a second death
-ends it. Sources that ran beside it are not touched.
+time, so a worker that dies points to one source. That source is tried once more, alone, after all others; if the worker
+dies again, the source becomes an error row. Sources that ran beside it are not affected.
 """
 
 import logging
@@ -36,7 +36,7 @@ log = logging.getLogger("curation")
 
 
 class ClusterError(ValueError):
-    """Ray cannot give what the profile asks for, or is gone."""
+    """Ray has not the resources that the profile names, or has stopped."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Running:
 
 
 class Pool:
-    """Workers that each hold the networks; replaced when they die, have grown, or have done their share."""
+    """The workers of a run; one that died, grew too large or did `recycle_sources` sources is replaced."""
 
     def __init__(
         self, profile: pipelines.Profile, output: Path, recipe: str, score_only: bool, workers: int | None
@@ -74,10 +74,10 @@ class Pool:
             self.wait_until_ready(worker)
 
     def wait_until_ready(self, worker: Any) -> None:
-        """Returns when it, or the one that took its place after a sudden death, has loaded its networks."""
+        """Return when the worker, or its replacement if it died, has loaded its networks. Raises ClusterError."""
         for _ in range(MAX_DEATHS):
             try:
-                ray.get(worker.ready.remote())
+                ray.get(worker.wait_for_results.remote())
                 return
             except (RayActorError, RayTaskError) as error:
                 refused = last_line(error)
@@ -112,14 +112,14 @@ class Pool:
                 begin(item)
                 until = time.monotonic() + deadline_s(item)
                 running[getattr(worker, method).remote(item)] = Running(item, worker, until)
-            for reference in self.ready(running):
+            for reference in self.wait_for_results(running):
                 job = running.pop(reference)
                 try:
                     result = ray.get(reference)
                 except (RayActorError, OutOfMemoryError) as error:
                     if getattr(error, "actor_init_failed", False):
                         raise ClusterError(f"a worker cannot start: {last_line(error)}") from error
-                    reason, detail = self.bury(job, error)
+                    reason, detail = self.explain_death(job, error)
                     deaths[id(job.item)] += 1
                     log.info("%s: a worker died (%s), attempt %d", job.item, reason, deaths[id(job.item)])
                     idle.append(self.replace(job.worker))
@@ -131,10 +131,10 @@ class Pool:
                     raise error.cause if isinstance(error.cause, OutputError) else error from error
                 else:
                     done(job.item, result)
-                    idle.append(self.renewed(job.worker, result))
+                    idle.append(self.renew(job.worker, result))
 
-    def ready(self, running: dict[Any, Running]) -> Iterator[Any]:
-        """References that have an answer; kills the workers of those that are late."""
+    def wait_for_results(self, running: dict[Any, Running]) -> Iterator[Any]:
+        """Yield the references that have a result; kill the workers of those that are past their deadline."""
         try:
             references, _ = ray.wait(list(running), timeout=WAIT_S)
         except Exception as error:  # ray.exceptions.RaySystemError, ConnectionError, ...: its processes are gone
@@ -145,8 +145,8 @@ class Pool:
                 job.late = True
                 ray.kill(job.worker)
 
-    def bury(self, job: Running, error: Exception) -> tuple[str, str]:
-        """(reason, what its log says last) of a dead worker."""
+    def explain_death(self, job: Running, error: Exception) -> tuple[str, str]:
+        """Return (reason, last lines of its log) for a worker that died."""
         words = last_words(log_path(self.output, job.item))
         if job.late:
             return "error:timeout", f"no result in time; {words}"
@@ -159,8 +159,8 @@ class Pool:
         self.workers[self.workers.index(worker)] = fresh
         return fresh
 
-    def renewed(self, worker: Any, result: Any) -> Any:
-        """The worker, or a fresh one when it has grown too large or has done its share."""
+    def renew(self, worker: Any, result: Any) -> Any:
+        """Return the worker, or a new one if it has grown too large or has done `recycle_sources` sources."""
         self.done[worker] += 1
         grown = getattr(result, "memory_gb", 0.0) > self.profile.workers.recycle_gb
         if not grown and self.done[worker] < self.profile.workers.recycle_sources:
@@ -170,7 +170,7 @@ class Pool:
         return self.replace(worker)
 
     def watch_ray(self) -> None:
-        """Ends this process when the Ray that it started dies: calls into a dead Ray may wait for ever."""
+        """End this process when the Ray that it started dies, because calls into a dead Ray may block without end."""
         raylets = [each for each in psutil.Process().children(recursive=True) if each.name() == "raylet"]
         while not self.closed.wait(WAIT_S):
             if any(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in raylets):
@@ -193,7 +193,7 @@ def last_line(error: Exception) -> str:
 
 
 def start_ray() -> None:
-    """Joins the cluster of a submitted job or of RAY_ADDRESS, or starts one on this machine."""
+    """Join the cluster of a submitted job or of RAY_ADDRESS, or start Ray on this machine."""
     environment = {"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its own copy of the code
         environment["env_vars"]["PYTHONPATH"] = str(ROOT)
@@ -208,7 +208,7 @@ def start_ray() -> None:
 
 
 def last_words(path: Path) -> str:
-    """The head of what a dead worker wrote: the innermost calls, the same for the same crash (without addresses)."""
+    """Return the first lines of a dead worker's log, without memory addresses: the same text for the same crash."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -21,7 +21,7 @@ def accept_every_name() -> None:
 
 
 class Bar:
-    """A bar over sources; with `seconds` of video to work through, it moves by them. Used as a `with` block."""
+    """A progress bar over sources, as a `with` block; it moves by seconds of video if `seconds` is given."""
 
     def __init__(self, title: str, sources: int, seconds: float | None = None) -> None:
         self.sources, self.count, self.by_time = sources, 0, seconds is not None
@@ -40,7 +40,7 @@ class Bar:
         self.bar.stop()
 
     def advance(self, seconds: float = 0.0) -> None:
-        """One source is done, of so many seconds."""
+        """Count one source of so many seconds."""
         self.count += 1
         self.bar.update(self.task, advance=seconds if self.by_time else 1, told=f"{self.count}/{self.sources} sources")
         task = self.bar.tasks[0]
@@ -48,5 +48,5 @@ class Bar:
             self.bar.update(self.task, speed=f"{task.completed / task.elapsed:.1f} source-hours/hour")
 
     def print(self, line: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self.bar.console.print(line, markup=False, highlight=False)

@@ -65,7 +65,7 @@ class Missing:
 
 
 def refilter(output: Path, overrides: Sequence[str], to: Path, keep_fit: bool = False) -> pd.DataFrame:
-    """Writes `to` and gives its funnel. Raises RefilterError, ManifestError, PackError or ShardError before the end.
+    """Write `to` and return its funnel. Raises RefilterError, ManifestError, PackError or ShardError before the end.
 
     With `keep_fit` the scores of a filter that was fitted on the run's clips count, although a fresh run would fit it
     on fewer of them.
@@ -80,8 +80,8 @@ def refilter(output: Path, overrides: Sequence[str], to: Path, keep_fit: bool = 
     verdicts = replay_all(rows, by_name(new), new["score_only"], Path(f"{to}.recompute.csv"))
     if not (keep_fit or new["score_only"]):
         check_fit(rows, verdicts, before)
-    changed = [applied(row, verdict, before) for row, verdict in zip(rows, verdicts, strict=True)]
-    of_sources = judged_sources(records(sources), changed)
+    changed = [apply_verdict(row, verdict, before) for row, verdict in zip(rows, verdicts, strict=True)]
+    of_sources = judge_sources(records(sources), changed)
     with atomic_folder(to) as folder:
         place_samples(output, folder, rows, changed, new, list(notes.scores))
         write_manifests(folder, changed, of_sources, scores=notes.scores, reasons=notes.reasons, stages=notes.stages)
@@ -113,7 +113,7 @@ def by_name(recipe: Mapping[str, Any]) -> Stages:
 
 
 def records(table: pd.DataFrame) -> list[Row]:
-    """Rows without what is missing in them, but for numbers, which are NaN."""
+    """Return the rows of a table with None for missing text and NaN for missing numbers."""
     found: Any = table.to_dict("records")
     return [{name: None if value is pd.NA or value is None else value for name, value in row.items()} for row in found]
 
@@ -157,18 +157,18 @@ def measured_filters(row: Row, stages: Stages, score_only: bool, left: str) -> I
         if name == left:
             return
         if isinstance(stage, Filter):
-            if not (score_only or measured(row, name, stages)):
+            if not (score_only or was_measured(row, name, stages)):
                 raise NotMeasured(name)
             yield stage
 
 
-def measured(row: Row, name: str, stages: Stages) -> bool:
-    """Whether a filter has measured a row: because the row came so far, or as its numbers show."""
-    return reached(row, name, stages) or any(not math.isnan(row[score]) for score in stages[name].SCORES)
+def was_measured(row: Row, name: str, stages: Stages) -> bool:
+    """Whether a filter has measured a row: it came so far, or it has one of the filter's numbers."""
+    return has_reached(row, name, stages) or any(not math.isnan(row[score]) for score in stages[name].SCORES)
 
 
-def reached(row: Row, name: str, stages: Stages) -> bool:
-    """Whether a row of a run that drops at once came as far as this stage."""
+def has_reached(row: Row, name: str, stages: Stages) -> bool:
+    """Whether a row came as far as this stage, in a run that stops measuring when a clip is dropped."""
     names = list(stages)
     return row["kept"] or row["stage"] in names[names.index(name) :]
 
@@ -187,7 +187,7 @@ def replay_all(rows: Sequence[Row], stages: Stages, score_only: bool, listed: Pa
 
 
 def refusal(missing: Sequence[Missing], listed: Path) -> str:
-    """What has to be measured first; its sources are written to a list for `--videos`."""
+    """Return the message about rows that must be measured first; writes their sources to a list for `--videos`."""
     sources = sorted({each.row["source"] for each in missing})
     with atomic_write(listed) as file:
         file.write(pd.DataFrame({"path": sources}).to_csv(index=False).encode("utf-8"))
@@ -208,7 +208,7 @@ def check_fit(rows: Sequence[Row], verdicts: Sequence[Verdict], stages: Stages) 
         if not isinstance(stage, CorpusFilter) or not stage.fits_on_run():
             continue
         pairs = zip(rows, (verdict.columns() for verdict in verdicts), strict=True)
-        lost = sum(reached(old, name, stages) and not reached(new, name, stages) for old, new in pairs)
+        lost = sum(has_reached(old, name, stages) and not has_reached(new, name, stages) for old, new in pairs)
         if lost:
             raise RefilterError(
                 f"{name} was fitted on the clips that reached it, and {lost} of them would no longer: a fresh "
@@ -217,8 +217,8 @@ def check_fit(rows: Sequence[Row], verdicts: Sequence[Verdict], stages: Stages) 
             )
 
 
-def applied(row: Row, verdict: Verdict, stages: Stages) -> Row:
-    """A row with its new verdict, and its sound moved by what the filters that keep it ask for."""
+def apply_verdict(row: Row, verdict: Verdict, stages: Stages) -> Row:
+    """Return a row with its new verdict, and its sound shifted as the filters that keep it say."""
     shift: int | None = row["audio_shift_frames"]
     for stage in stages.values():
         if isinstance(stage, CorpusFilter) and shift is not None:
@@ -236,7 +236,7 @@ def place_samples(
     recipe: Mapping[str, Any],
     scores: Sequence[str],
 ) -> None:
-    """Packs the kept clips into `to`/shards, and writes their shard into their rows."""
+    """Pack the kept clips into `to`/shards, and write their shard into their rows."""
     kept = {row["key"]: row for row in changed if row["kept"]}
     moved = {new["key"] for old, new in zip(rows, changed, strict=True) if shifts(old) != shifts(new)}
 
@@ -247,7 +247,7 @@ def place_samples(
 
     profile = recipe["profile"]
     packed = pack(
-        places(output, run_folder(output, recipe), kept, moved),
+        find_samples(output, run_folder(output, recipe), kept, moved),
         to / "shards",
         seed=profile["seed"],
         shard_bytes=profile["shard_bytes"],
@@ -258,8 +258,8 @@ def place_samples(
         kept[key]["shard"] = shard
 
 
-def places(output: Path, run: Path, kept: Mapping[str, Row], moved: Collection[str]) -> dict[str, Path]:
-    """The tar of each kept clip: a shard of before if it lies there with the same sound, else its source's part."""
+def find_samples(output: Path, run: Path, kept: Mapping[str, Row], moved: Collection[str]) -> dict[str, Path]:
+    """Return the tar of each kept clip: its old shard if its sound was not moved, else its source's part."""
     index = read_index(output / "shards")
     found = {
         key: output / "shards" / shard
@@ -288,7 +288,7 @@ def finite(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def judged_sources(sources: Sequence[Row], clips: Sequence[Row]) -> list[Row]:
+def judge_sources(sources: Sequence[Row], clips: Sequence[Row]) -> list[Row]:
     """The rows of sources with the states that follow from their clips."""
     of_source: dict[str, list[Row]] = {}
     for clip in clips:

@@ -118,20 +118,22 @@ def refuse(error: Exception) -> int:
 
 def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace) -> int:
     """`--plan`: a run over a sample, and what follows from it for all videos."""
-    from curation.plan import FOLDER, draw, forecast, helpless, larger, show
+    from curation.plan import FOLDER, double_sample, draw, forecast, print_forecast, undecided_filters
     from curation.stage import build_stages
 
     drawn = draw(videos, profile.seed)
     options.output /= FOLDER
     (options.output / "logs").mkdir(parents=True, exist_ok=True)
     while (code := run(profile, drawn.drawn, options)) == 0:
-        names = helpless(options.output, build_stages(profile.stages))
+        names = undecided_filters(options.output, build_stages(profile.stages))
         if not names or len(drawn.drawn) == len(videos):
             break
         print(f"{', '.join(names)}: too few clips to judge by in {len(drawn.drawn)} sources; twice as many")
-        drawn = larger(drawn, profile.seed)
+        drawn = double_sample(drawn, profile.seed)
     if code == 0:
-        show(drawn, forecast(drawn, options.output), options.workers or os.cpu_count() or 1, worker_gpus(profile))
+        print_forecast(
+            drawn, forecast(drawn, options.output), options.workers or os.cpu_count() or 1, worker_gpus(profile)
+        )
     return code
 
 
@@ -217,7 +219,7 @@ def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipeline
     """Brings every video that is not finished into the ledger."""
     from curation.source import duplicate, failed, unread
 
-    waiting = [video for video in videos if not ledger.finished(video, retry)]
+    waiting = [video for video in videos if not ledger.is_finished(video, retry)]
     found: list[Identity] = []
     with Bar("reading headers", len(waiting)) as bar:
 

@@ -65,7 +65,7 @@ class Curated:
 
 
 class OutputError(ValueError):
-    """The output folder cannot be written: nobody's fault but the disk's, and the end of the run."""
+    """The output folder cannot be written; the run ends."""
 
 
 def identify(path: Path, limits: Limits) -> Identity:

@@ -61,15 +61,15 @@ class Stage:
         return frozenset()
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
-        """The clips that this one becomes. Together they cover it: what is not kept is returned as dropped."""
+        """Yield the clips that this one becomes; together they cover it, so what is not kept is yielded as dropped."""
         raise NotImplementedError
 
     def load(self) -> None:
-        """Loads the stage's network now; without this it is loaded when first needed."""
+        """Load the stage's network now; otherwise it is loaded when it is first used."""
         getattr(self, "model", None)
 
     def on(self, device: str) -> Self:
-        """The stage with its network on `device`, if it has one that can be there."""
+        """Return the stage with its network on `device`; itself if it has no network that can be moved."""
         has_device = any(field.name == "device" for field in fields(self))
         return replace(self, device=device) if has_device else self
 
@@ -97,20 +97,20 @@ class Filter(Stage):
         return frozenset(names & {limit.setting for limit in cls.LIMITS} | set(cls.RULE_SETTINGS))
 
     def measure(self, clip: Clip) -> dict[str, float]:
-        """The numbers that the decision rests on; keys as in SCORES."""
+        """Return the numbers that the rule compares; keys as in SCORES."""
         raise NotImplementedError
 
     def broken_limits(self, scores: Mapping[str, float]) -> list[Limit]:
-        """The limits that these scores do not hold, in the order of LIMITS."""
+        """Return the limits that a clip with these scores breaks, in the order of LIMITS."""
         return [limit for limit in self.LIMITS if not limit.holds(self, scores)]
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Keep or drop, from the numbers alone (the clip's own, and `duration_s`)."""
+        """Return the verdict on a clip with these scores and this `duration_s`."""
         broken = self.broken_limits(scores)
         return drop(broken[0].reason) if broken else KEEP
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
-        clip = clip.measured(self.measure(clip))
+        clip = clip.add_scores(self.measure(clip))
         verdict = judge(clip.numbers(), [self])
         yield clip if verdict.keep else replace(clip, verdict=verdict)
 
@@ -123,11 +123,11 @@ class Scan(Step):
 
     @property
     def look_px(self) -> int:
-        """Pixels that it needs on the longer side of a frame; neighbours get the largest of their wishes."""
+        """Pixels that it needs on the longer side of a frame; scans that share a decode get the largest of these."""
         raise NotImplementedError
 
     def watch(self, clip: Clip) -> "Watcher":
-        """What collects from the frames of this clip, one at a time."""
+        """Return an object that is given the frames of this clip one at a time."""
         raise NotImplementedError
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
@@ -136,23 +136,23 @@ class Scan(Step):
 
 class Watcher:
     def see(self, i: int, frame: VideoFrame, picture: np.ndarray, repeated: bool) -> None:
-        """Grid frame i as decoded and scaled, [h, w, 3] uint8 RGB; `repeated` if it is the same as the one before."""
+        """Take grid frame i, decoded and scaled ([h, w, 3] uint8 RGB); `repeated` if it is the one before once more."""
         raise NotImplementedError
 
     def finish(self, clip: Clip) -> Clip:
-        """The clip with what was collected; its end is now the last frame that the file really holds."""
+        """Return the clip with what was collected; by now its end is the last frame that could be decoded."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class CorpusFilter(Filter):
-    """A filter that needs all clips. With a source it only collects; `curation/corpus.py` does the rest after the last.
+    """A filter that needs all clips: it collects from each source; `curation/corpus.py` judges after the last one.
 
     What `measure_all` gives may depend on the set of clips only, never on their order.
     """
 
     def collect(self, clip: Clip) -> dict[str, np.ndarray]:
-        """Small arrays of this clip, kept in its part: name -> array."""
+        """Return small arrays of this clip to keep in its part, by name."""
         raise NotImplementedError
 
     def measure_all(
@@ -168,12 +168,12 @@ class CorpusFilter(Filter):
         """Whether what it measures depends on which clips reach it."""
         return True
 
-    def undecided(self, scores: Mapping[str, float]) -> bool:
-        """Whether more clips, later, might give a dropped clip another verdict."""
+    def is_undecided(self, scores: Mapping[str, float]) -> bool:
+        """Whether a dropped clip with these scores might get another verdict when there are more clips."""
         return False
 
     def shift_frames(self, scores: Mapping[str, float]) -> int:
-        """Frames by which a kept clip's sound is moved, at most the profile's margin."""
+        """Return by how many frames a kept clip's sound is moved, at most the margin of `steps/whisper`."""
         return 0
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
@@ -181,12 +181,12 @@ class CorpusFilter(Filter):
 
 
 def build_stages(stages: Iterable[tuple[str, Mapping[str, Any]]], device: str = "cpu") -> list[Stage]:
-    """Stages from (name, settings) pairs that `pipelines` has checked; `device` is where their networks run."""
+    """Return the stages of (name, settings) pairs that `pipelines` has checked, with their networks on `device`."""
     return [stage_class(name)(**settings).on(device) for name, settings in stages]
 
 
-def documented(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:
-    """The scores and the reasons that these stages may write, with their meanings."""
+def collect_meanings(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the scores and the reasons that these stages may write, name -> meaning."""
     scores: dict[str, str] = dict(TRACK_SCORES)
     reasons: dict[str, str] = {}
     for stage in stages:
@@ -271,7 +271,7 @@ def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
     missing = clip.end_frame - end
     if missing > END_TOLERANCE_FRAMES:
         rest = replace(clip, start_frame=end)
-        yield rest.dropped("error:decode", f"the file promises {missing} more frames than can be decoded")
+        yield rest.drop("error:decode", f"the file promises {missing} more frames than can be decoded")
 
 
 END_TOLERANCE_FRAMES = 2  # headers round durations up

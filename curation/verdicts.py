@@ -35,7 +35,7 @@ KEEP = Verdict(True, KEPT)
 
 
 def drop(reason: str, detail: str = "") -> Verdict:
-    """A verdict that drops a clip."""
+    """Return a verdict that drops a clip for this reason."""
     return Verdict(False, reason, detail=detail)
 
 
@@ -74,9 +74,9 @@ class Rule(Protocol):
 
 
 def judge(scores: Mapping[str, Any], filters: Iterable[Rule]) -> Verdict:
-    """The verdict on a clip with these scores and this `duration_s`: that of the first filter to drop it, else KEEP.
+    """Return the verdict of the first filter that drops a clip with these scores, else KEEP.
 
-    Filters behind that one are not taken from `filters`.
+    `scores` also holds the clip's `duration_s`. Filters behind the one that drops are not taken from `filters`.
     """
     for each in filters:
         verdict = each.decide(scores)

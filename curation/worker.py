@@ -41,23 +41,23 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
 
     def ready(self) -> str:
-        """Who this is: the networks are loaded when it answers."""
+        """Return the worker's name, `host:pid`; by then its networks are loaded."""
         return self.name
 
     def identify(self, path: Path) -> Identity:
-        with self.watched(path):
+        with self.record_crashes(path):
             return identify(path, self.limits)
 
     def curate(self, identity: Identity) -> Curated:
         began = time.monotonic()
-        with self.watched(identity):
+        with self.record_crashes(identity):
             curated = curate(identity, self.stages, self.output, self.limits, self.recipe, self.score_only)
         timing = {"wall_s": time.monotonic() - began, "worker": self.name}
         return replace(curated, source={**curated.source, **timing}, memory_gb=resident_gb())
 
     @contextmanager
-    def watched(self, item: Path | Identity) -> Iterator[None]:
-        """A log that outlives the process: a crash leaves its stack there, too much memory a line."""
+    def record_crashes(self, item: Path | Identity) -> Iterator[None]:
+        """Keep a log file while the block runs: a crash leaves its stack in it, too much memory a line."""
         path = log_path(self.output, item)
         path.parent.mkdir(parents=True, exist_ok=True)
         over = threading.Event()
@@ -72,7 +72,7 @@ class Worker:
         path.unlink(missing_ok=True)
 
     def watch_memory(self, log: TextIO, over: threading.Event) -> None:
-        """Ends this process, and only it, before the machine's memory is gone."""
+        """End this process when it has more than `max_gb`, before the machine runs out of memory."""
         while not over.wait(WATCH_S):
             if resident_gb() > self.max_gb:
                 log.write(f"{MEMORY}: the worker needed more than {self.max_gb:g} GB")
@@ -81,13 +81,13 @@ class Worker:
 
 
 def resident_gb() -> float:
-    """Memory of this process, in GB."""
+    """Return the resident memory of this process, in GB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / GB
 
 
 def log_path(output: Path, item: Path | Identity) -> Path:
-    """Where a worker that dies over this item leaves its last words."""
+    """Return the path of the log that a worker writes while it works on this item."""
     path = item if isinstance(item, Path) else item.path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     return output / "logs" / "workers" / f"{name}.log"

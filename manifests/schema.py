@@ -73,7 +73,7 @@ class Column:
     optional: bool = False
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         return f"{self.meaning} [{self.unit}]" if self.unit else self.meaning
 
 
@@ -164,8 +164,8 @@ def stage_of_cpu_column(name: str) -> str | None:
     return name.removeprefix(CPU_PREFIX) if name.startswith(CPU_PREFIX) else None
 
 
-def meant(name: str, known: list[str]) -> str:
-    """' (did you mean x?)' or nothing."""
+def suggest(name: str, known: list[str]) -> str:
+    """Return ' (did you mean x?)' if a known name is close, else nothing."""
     close = get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 

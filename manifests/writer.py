@@ -29,9 +29,9 @@ from manifests.schema import (
     Column,
     SchemaError,
     declared_reasons,
-    meant,
     score_columns,
     stage_of_cpu_column,
+    suggest,
 )
 from storage.atomic_write import remove_leftovers
 from storage.table import write_table
@@ -87,7 +87,7 @@ def write_manifests(
         ("sources", source_rows, SOURCES, SOURCES_FORMAT),
     )
     for name, rows, columns, table_format in tables:
-        meanings = {column.name: column.described for column in columns}
+        meanings = {column.name: column.description for column in columns}
         write_table(folder / f"{name}.parquet", _frame(rows, columns), table_format, meanings, notes)
 
 
@@ -177,14 +177,14 @@ def _check_rows(rows: list[Any], columns: Sequence[Column], reasons: Mapping[str
         place = ": ".join(str(row.get(name)) for name in where)
         unknown = [name for name in row if name not in known]
         if unknown:
-            raise SchemaError(f"{place}: undeclared column {unknown[0]!r}{meant(unknown[0], known)}")
+            raise SchemaError(f"{place}: undeclared column {unknown[0]!r}{suggest(unknown[0], known)}")
         for column in columns:
             value = row.get(column.name)
             if not (column.optional and _missing(value)) and not ACCEPTS[column.dtype](value):
                 raise SchemaError(f"{place}: {column.name} is {value!r}, expected {column.dtype}")
         reason = row.get("reason", KEPT)
         if reason != KEPT and reason not in reasons:
-            raise SchemaError(f"{place}: undeclared reason {reason!r}{meant(reason, list(reasons))}")
+            raise SchemaError(f"{place}: undeclared reason {reason!r}{suggest(reason, list(reasons))}")
 
 
 def _check_kept(rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The networks one asks for numbers: one file each, imported only by name, because most of them load a heavy library.
+"""The networks that measure: one file each, imported only where they are used, because most load a heavy library.
 
 yolo_face         where faces are
 face_landmarks    478 points and 52 blendshapes of a face; the index lists of lips and face oval
@@ -6,10 +6,11 @@ voice_activity    when somebody speaks
 whisper_features  what is spoken, 50 rows per second
 hyperiqa, niqe    how good a picture is, as people see it; and without learned opinions
 syncnet           whether lips and sound fit, by the published network
-lip_probe         the same by a small regression fitted on the corpus itself
+mouth             what the mouth does, in numbers, from landmarks
+lip_probe         whether lips and sound fit, by a small regression; lip_probe_fit fits it on clips
 
 A constructor takes the weight file (see weights.py) and, where it can use one, a device. All run on one thread of the
-CPU unless told otherwise, and give the same numbers for a picture or a track whatever was measured before it.
+CPU unless a device is given, and give the same numbers for a picture or a track whatever was measured before it.
 """
 
 import os

@@ -22,11 +22,11 @@ VERSION = 1  # of what the exporters below write
 
 def session(exporter: str, weights: Path) -> onnxruntime.InferenceSession:
     """The network of `weights` on one thread of the CPU; `exporter` is the module with its `export(weights, path)`."""
-    path = exported(exporter, weights)
+    path = find_or_export(exporter, weights)
     return onnxruntime.InferenceSession(path, one_thread(), providers=["CPUExecutionProvider"])
 
 
-def exported(exporter: str, weights: Path) -> Path:
+def find_or_export(exporter: str, weights: Path) -> Path:
     """The ONNX file of a network, made now if it is not there yet. Raises OSError or ValueError if it cannot be."""
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

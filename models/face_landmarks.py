@@ -52,7 +52,7 @@ class FaceMesh:
     blendshapes: np.ndarray  # float32 [T, 52]: 0..1, in the order of BLENDSHAPES
 
     @property
-    def found(self) -> np.ndarray:
+    def has_face(self) -> np.ndarray:
         """Which pictures have a face: bool [T]."""
         return ~np.isnan(self.points[:, 0, 0])
 

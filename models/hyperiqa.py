@@ -76,7 +76,7 @@ def build_network() -> hypernet_arch.HyperNet:
 
 @contextmanager
 def timm_without_downloads() -> Iterator[None]:
-    """Within, HyperNet gets an untrained backbone. It asks timm for ImageNet's weights, only to overwrite them."""
+    """Within, HyperNet gets an untrained backbone. It would load ImageNet's weights from timm, and overwrite them."""
 
     def create_model(name: str, pretrained: bool, features_only: bool) -> torch.nn.Module:
         return timm.create_model(name, pretrained=False, features_only=features_only)

@@ -62,7 +62,7 @@ def luminance(image: np.ndarray) -> np.ndarray:
 def block_features(grey: np.ndarray) -> np.ndarray:
     """[blocks, 36]: 18 statistics at full and 18 at half size; NaN where a block is flat."""
     parts, side = [], BLOCK_PIXELS
-    for picture in (grey, halved(grey)):
+    for picture in (grey, halve(grey)):
         normalised = mean_subtracted_contrast_normalised(picture)
         rows, columns = (length // side for length in normalised.shape)
         blocks = normalised.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
@@ -74,15 +74,15 @@ def block_features(grey: np.ndarray) -> np.ndarray:
 def mean_subtracted_contrast_normalised(grey: np.ndarray) -> np.ndarray:
     """Equations 1 to 3."""
 
-    def blurred(values: np.ndarray) -> np.ndarray:
+    def blur(values: np.ndarray) -> np.ndarray:
         size = (WINDOW_PIXELS, WINDOW_PIXELS)
         return cv2.GaussianBlur(values, size, WINDOW_SIGMA, borderType=cv2.BORDER_REPLICATE)
 
-    mean = blurred(grey)
-    return (grey - mean) / (np.sqrt(np.abs(blurred(grey**2) - mean**2)) + 1)
+    mean = blur(grey)
+    return (grey - mean) / (np.sqrt(np.abs(blur(grey**2) - mean**2)) + 1)
 
 
-def halved(grey: np.ndarray) -> np.ndarray:
+def halve(grey: np.ndarray) -> np.ndarray:
     """Half the size by a cubic kernel as wide as two pixels of the result, as MATLAB's imresize does."""
     distance = (np.arange(8) - 3.5) / 2
     near = np.abs(distance)

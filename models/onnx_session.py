@@ -1,4 +1,4 @@
-"""How ONNX Runtime is told to keep to one thread: it heeds no environment variable, and takes all cores otherwise."""
+"""Session options that keep ONNX Runtime to one thread: without them it takes all cores."""
 
 import onnxruntime
 

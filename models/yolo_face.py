@@ -115,7 +115,7 @@ def _largest_first(detections: np.ndarray) -> np.ndarray:
 
 
 def _import_offline() -> Any:
-    """Ultralytics, told before its first import to keep to itself."""
+    """Import ultralytics with its telemetry, updates and settings file switched off."""
     folder = weight_files.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["YOLO_CONFIG_DIR"] = str(folder)

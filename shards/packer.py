@@ -60,8 +60,8 @@ def pack(
     """Pack the kept clips, key -> part, into `<shards>/<name>-000000.tar` and so on; gives the whole index.
 
     `clips` are all kept clips of the output; the parts of those packed before are not opened. `edit` may change the
-    members of a sample, not its key. A sample that lacks one of `required` stops the packing. `announce` is told what
-    will be packed before anything is written, `progress` each sample that was.
+    members of a sample, not its key. A sample that lacks one of `required` stops the packing. `announce` is called
+    with what will be packed before anything is written, `progress` with each packed sample.
     Raises PackError or ShardError; then the index is as it was.
     """
     shards.mkdir(parents=True, exist_ok=True)

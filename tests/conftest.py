@@ -11,9 +11,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy is imported: equal sums, 
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
+from hypothesis import settings
 
 import models  # noqa: F401  (keeps ONNX Runtime's telemetry off, whichever test imports it first)
 from tests.talkers import corpus, run_curation
+
+settings.register_profile("suite", deadline=None)  # how long an example takes depends on what else the machine does
+settings.load_profile("suite")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 

@@ -26,7 +26,7 @@ import pytest
 from curation.clip import Clip
 from curation.filters.audible import Audible
 from curation.source import Curated, Identity, curate, duplicate, identify, part_path
-from curation.stage import Step, documented
+from curation.stage import Step, collect_meanings
 from curation.steps.crop import Crop
 from curation.steps.faces import Faces
 from curation.steps.shots import Shots
@@ -475,7 +475,7 @@ def test_all_of_it_makes_an_output_that_verifies(output: Path, results: dict[str
     shards = dict(zip(index["key"], index["shard"], strict=True))
     for clip in clips:
         clip["shard"] = shards[clip["key"]] if clip["kept"] else None
-    scores, reasons = documented(STAGES)
+    scores, reasons = collect_meanings(STAGES)
     write_manifests(output, clips, [found.source for found in everything], scores=scores, reasons=reasons)
     write_summary(output)
     assert verify(output) == []

@@ -339,7 +339,7 @@ class Lip:
         self.channels: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
 
     def add(self, chunk: Chunk) -> None:
-        from models.lip_probe import mouth_channels
+        from models.mouth import mouth_channels
 
         for side, faces in chunk.faces.items():
             mesh = self.landmarks.measure(faces)

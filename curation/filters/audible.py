@@ -75,5 +75,5 @@ def voice_of(clip: Clip) -> np.ndarray:
 
 
 def spoken_s(voice: np.ndarray) -> float:
-    """Seconds in which the voice activity exceeds silero's threshold."""
+    """Return the seconds in which the voice activity exceeds silero's threshold."""
     return float((voice > SPEAKING).sum() * CHUNK_S)

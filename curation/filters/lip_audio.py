@@ -1,6 +1,6 @@
 """Drops clips whose lips and voice do not belong together, without SyncNet: a probe fitted on the run's own clips.
 
-The cousin of `filters/syncnet` where no model hub can be reached. Its confidence lies between 0 and 1 and must not be
+For use where SyncNet's file cannot be had. Its confidence lies between 0 and 1 and must not be
 compared with SyncNet's. A clip that the probe was fitted on is scored by a ridge that has not seen its source; where a
 run has more clips than that, the rest is scored by one that may have seen others of their source.
 """
@@ -14,17 +14,9 @@ import numpy as np
 from curation.clip import Clip
 from curation.stage import LANDMARKS, WHISPER_ROWS, CorpusFilter
 from curation.verdicts import KEEP, Limit, Verdict, drop
-from models.lip_probe import (
-    FIT_CLIPS,
-    WHISPER_LAYER,
-    WINDOW_FRAMES,
-    LipFit,
-    LipProbe,
-    LipRecord,
-    LipScore,
-    chosen,
-    mouth_channels,
-)
+from models.lip_probe import WHISPER_LAYER, WINDOW_FRAMES, LipProbe, LipRecord, LipScore
+from models.lip_probe_fit import FIT_CLIPS, LipFit, choose_clips, fit_probe
+from models.mouth import mouth_channels
 from shards.sample import WHISPER, Sample, decode_npy
 
 PROBE_FILE = "lip_probe.npz"
@@ -74,56 +66,59 @@ class LipAudio(CorpusFilter):
         self, keys: Collection[str], samples: Callable[[Collection[str]], Iterator[Sample]], output: Path, fitted: bool
     ) -> dict[str, dict[str, float]]:
         def records(some: Collection[str]) -> Iterator[LipRecord]:
-            return (record_of(sample) for sample in samples(some))
+            return (read_record(sample) for sample in samples(some))
 
-        to_fit = chosen(keys, self.fit_clips)
+        to_fit = choose_clips(keys, self.fit_clips)
         probe, found = self.probe(lambda: records(to_fit), output, fitted)
         scores = {}
         for record in records(keys):
             score = found.get(record.key)
             if probe is not None and score is None:
                 score = probe.score(record.channels, record.rows, record.margin)
-            scores[record.key] = columns(probe, score, len(record.channels))
+            scores[record.key] = score_columns(probe, score, len(record.channels))
         return scores
 
     def probe(
         self, records: Callable[[], Iterator[LipRecord]], output: Path, fitted: bool
     ) -> tuple[LipProbe | None, dict[str, LipScore]]:
-        """The probe of the settings or of an earlier run, or one fitted now, with its out-of-fold scores, or none."""
+        """Return the probe of the settings, of an earlier run or fitted now, and the scores that fitting gave.
+
+        The probe is None where too few clips agree.
+        """
         saved = Path(self.weights) if self.weights else output / PROBE_FILE
         if self.weights or (fitted and saved.exists()):
             return LipProbe.load(saved), {}
-        fit: LipFit | None = LipProbe.fit(records)
+        fit: LipFit | None = fit_probe(records)
         if fit is None:
             return None, {}
         fit.probe.save(saved)
         return fit.probe, fit.scores
 
     def curve(self, sample: Sample, output: Path) -> list[float] | None:
-        """How well lips and voice agree at lags of -15 to 15 frames, for the report; None if no probe can say.
+        """Return the correlation of lips and voice at lags of -15 to 15 frames, for the report; None without a probe.
 
         By the probe as it was saved; the scores of the clips that it was fitted on come from ones that left them out.
         """
         saved = Path(self.weights) if self.weights else output / PROBE_FILE
         if "mouth.npy" not in sample.members or not saved.exists():
             return None
-        record = record_of(sample)
+        record = read_record(sample)
         score = LipProbe.load(saved).score(record.channels, record.rows, record.margin)
         return None if score is None else [round(float(value), 3) for value in np.nan_to_num(score.curve)]
 
     def fits_on_run(self) -> bool:
         return not self.weights
 
-    def undecided(self, scores: Mapping[str, float]) -> bool:
+    def is_undecided(self, scores: Mapping[str, float]) -> bool:
         return not np.isfinite(scores["lip_threshold"])
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
         if not np.isfinite([scores["lip_confidence"], scores["lip_threshold"]]).all():
-            return self.unknown()
+            return self.unknown_verdict()
         too_low = any(limit.score == "lip_confidence" for limit in self.broken_limits(scores))
-        return self.unknown() if too_low and scores["duration_s"] < self.short_s else super().decide(scores)
+        return self.unknown_verdict() if too_low and scores["duration_s"] < self.short_s else super().decide(scores)
 
-    def unknown(self) -> Verdict:
+    def unknown_verdict(self) -> Verdict:
         return KEEP if self.keep_unknown else drop("lip_audio:unknown")
 
     def shift_frames(self, scores: Mapping[str, float]) -> int:
@@ -131,15 +126,15 @@ class LipAudio(CorpusFilter):
         return round(offset) if abs(offset) >= self.min_repair_frames else 0
 
 
-def record_of(sample: Sample) -> LipRecord:
+def read_record(sample: Sample) -> LipRecord:
     fields = sample.json
     rows = decode_npy(sample.members[WHISPER])[:, WHISPER_LAYER]
     channels = decode_npy(sample.members["mouth.npy"])
     return LipRecord(sample.key, fields["source_id"], channels, rows, fields["margin_frames"])
 
 
-def columns(probe: LipProbe | None, score: LipScore | None, frames: int) -> dict[str, float]:
-    """The score columns; NaN where nothing could be said."""
+def score_columns(probe: LipProbe | None, score: LipScore | None, frames: int) -> dict[str, float]:
+    """Return the values of SCORES; NaN where the probe gave none."""
     nothing = float("nan")
     return {
         "lip_confidence": score.confidence if score else nothing,

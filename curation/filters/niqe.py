@@ -1,4 +1,4 @@
-"""Drops unclear faces by NIQE, which needs no learned network: the cousin of `filters/hyperiqa` without a model hub."""
+"""Drops unclear faces by NIQE, which needs no learned network; for use where HyperIQA's file cannot be had."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -74,8 +74,8 @@ class Span:
     nearest: Comparison | None
 
     @property
-    def told(self) -> str:
-        """The number that decided; of a kept clip the one that came nearest to dropping it."""
+    def deciding_number(self) -> str:
+        """The number that dropped the clip; of a kept clip the one nearest to its limit."""
         if self.row["kept"]:
             return f"nearest: {self.nearest}, {self.nearest.headroom:.0%} to spare" if self.nearest else ""
         return "; ".join(str(each) for each in self.compared if each.here and not each.holds) or self.settings
@@ -94,17 +94,17 @@ class Explained:
 
 
 def explain(output: Path, video: str) -> Explained:
-    """Raises ManifestError if the run has no such source, or several."""
+    """Return a source and its spans. Raises ManifestError if the run has no such source, or several."""
     recipe, notes, sources = read_recipe(output), read_run_notes(output), read_sources(output)
-    path = named(video, sources["path"].tolist())
+    path = find_source(video, sources["path"].tolist())
     clips: Any = read_clips(output)
     clips = clips[clips["source"] == path].reset_index(drop=True)
     stages = stages_of(recipe)
     limits = limits_of(stages, clips)
     places = nearest_limits(clips, stages)["limit"].tolist()
-    numbers: Any = [(limit, limit.measured(clips), limit.bounds(clips), limit.headroom(clips)) for limit in limits]
+    numbers: Any = [(limit, limit.values(clips), limit.bounds(clips), limit.headroom(clips)) for limit in limits]
     settings = {name: given for stage in recipe["profile"]["stages"] for name, given in stage.items()}
-    palette = colours([str(reason) for reason in clips["reason"]])
+    palette = choose_colours([str(reason) for reason in clips["reason"]])
     spans = []
     for k, row in enumerate(clips.to_dict("records")):
         compared = [
@@ -127,7 +127,7 @@ def explain(output: Path, video: str) -> Explained:
     return Explained(found, spans)
 
 
-def named(video: str, paths: Sequence[str]) -> str:
+def find_source(video: str, paths: Sequence[str]) -> str:
     """The one source with this path, this end of a path, or these letters in it."""
     absolute = str(Path(video).absolute())
     for matches in (
@@ -144,13 +144,13 @@ def named(video: str, paths: Sequence[str]) -> str:
 
 
 def step_settings(stage: Any, settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """What stands in the recipe for a step, which compares nothing that is stored."""
+    """Return the settings of the step that dropped a row, from the recipe; empty for a filter."""
     if not (isinstance(stage, str) and stage.startswith("steps/")):
         return ""
     return ", ".join(f"{name} {value}" for name, value in settings.get(stage, {}).items())
 
 
-def colours(reasons: Sequence[str]) -> dict[str, str]:
+def choose_colours(reasons: Sequence[str]) -> dict[str, str]:
     """A colour for each reason; kept is always the same."""
     others = sorted(set(reasons) - {KEPT})
     return {KEPT: KEPT_COLOUR} | {reason: COLOURS[k % len(COLOURS)] for k, reason in enumerate(others)}
@@ -170,7 +170,11 @@ def print_explained(found: Explained, console: Console) -> None:
         stage = row["stage"] if isinstance(row["stage"], str) else ""
         detail = row["detail"] if isinstance(row["detail"], str) else ""
         table.add_row(
-            clock(row["start_s"]), clock(row["end_s"]), verdict, stage, Text(span.told or detail or span.meaning)
+            clock(row["start_s"]),
+            clock(row["end_s"]),
+            verdict,
+            stage,
+            Text(span.deciding_number or detail or span.meaning),
         )
     console.print(table)
 

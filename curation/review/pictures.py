@@ -43,7 +43,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Preview:
     """Two seconds of a row and its sound; empty where nothing is known."""
 
     begins_s: float  # of the preview, in the source
@@ -66,7 +66,7 @@ class Album:
         self.packed = {row["key"]: row for row in rows}
         self.curves = [stage.curve for stage in stages if hasattr(stage, "curve")]
 
-    def picture(self, row: Row) -> Picture | None:
+    def picture(self, row: Row) -> Preview | None:
         """None where there is nothing left to show, or nothing that should be opened."""
         if row["reason"].startswith("error:"):
             return None
@@ -77,14 +77,14 @@ class Album:
             return None
 
     def sample(self, row: Row) -> Sample | None:
-        """The clip's sample from its part, which knows most, or from its shard."""
+        """Return the clip's sample from its part, which has more members, or from its shard."""
         part = part_path(self.run, row["source_id"])
         extent = next((each for each in extents(part) if each.key == row["key"]), None) if part.exists() else None
         if extent is not None:
             return read_extent(part, extent)
         return read_sample(self.shards, self.packed[row["key"]]) if row["key"] in self.packed else None
 
-    def from_sample(self, row: Row, sample: Sample) -> Picture:
+    def from_sample(self, row: Row, sample: Sample) -> Preview:
         members, fields = sample.members, sample.json
         frames = decode_mp4(members[VIDEO], PREVIEW_FRAMES)[::EVERY]
         plain = np.stack([cv2.resize(frame, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA) for frame in frames])
@@ -98,7 +98,7 @@ class Album:
                 outline(drawn, mask_boxes(points, median_face(boxes), MaskSettings())[::EVERY] * scale, MASK_COLOUR)
         margin = fields.get("margin_frames", 0)
         sound = decode_flac(members[AUDIO])[margin * SAMPLES_PER_FRAME :][: fields["frames"] * SAMPLES_PER_FRAME]
-        return Picture(
+        return Preview(
             row["start_s"],
             poster(plain),
             encode_mp4(np.concatenate([plain, drawn], axis=2), Fraction(FPS, EVERY), CRF),
@@ -110,7 +110,7 @@ class Album:
         )
 
 
-def from_source(row: Row) -> Picture | None:
+def from_source(row: Row) -> Preview | None:
     """Two seconds from the middle of a row, whole pictures of its source."""
     path = Path(row["source"])
     if not path.is_file() or row["end_frame"] == row["start_frame"]:
@@ -127,7 +127,7 @@ def from_source(row: Row) -> Picture | None:
     to_frame = min(row["end_frame"], from_frame + HEARD_FRAMES)
     track = read_audio(path, replace(header, duration_s=to_frame / FPS)) if to_frame < SOUGHT_FRAMES else None
     heard = (to_frame - from_frame) * SAMPLES_PER_FRAME
-    return Picture(
+    return Preview(
         first / FPS,
         poster(plain),
         encode_mp4(plain, Fraction(FPS, EVERY), CRF),

@@ -31,7 +31,7 @@ from clock import FPS
 from curation.limits import NEAR, Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
 from curation.refilter import NotMeasured, by_name, records, replay
 from curation.review.page import as_json, data_uri, environment, hours
-from curation.review.pictures import Album, Picture
+from curation.review.pictures import Album, Preview
 from manifests.reader import ManifestError, Notes, read_clips, read_run_notes, read_sources
 from manifests.schema import KEPT, REASONS, stage_of_cpu_column
 from manifests.summary import funnel, show_time, totals
@@ -53,7 +53,7 @@ Table = Any  # a DataFrame; pandas' stubs take a selection of one for a Series
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """An output folder, read: what every part of the page is made from."""
 
     output: Path
@@ -65,12 +65,12 @@ class Run:
     limits: list[Threshold]
 
 
-def read_run(output: Path) -> Run:
+def read_run(output: Path) -> FinishedRun:
     """Raises ManifestError."""
     recipe, notes, clips = read_recipe(output), read_run_notes(output), read_clips(output)
     stages = stages_of(recipe)
     clips = clips.join(nearest_limits(clips, stages))
-    return Run(output, recipe, notes, clips, read_sources(output), stages, limits_of(stages, clips))
+    return FinishedRun(output, recipe, notes, clips, read_sources(output), stages, limits_of(stages, clips))
 
 
 def write_report(output: Path, labels: Path | None = None) -> Path:
@@ -89,12 +89,12 @@ def write_report(output: Path, labels: Path | None = None) -> Path:
         near=NEAR,
         other_scores=other_scores(run),
         yields=list(yields(run, labels)),
-        slowest=slowest(run),
-        failed=failed(run),
+        slowest=slowest_sources(run),
+        failed=failed_sources(run),
         failed_count=int((run.sources["status"] == "error").sum()),
         recipe=yaml.safe_dump(run.recipe, sort_keys=False),
-        table=packed(table(run)),
-        album=as_json(album(run)),
+        table=pack_json(clip_table(run)),
+        album=as_json(picture_album(run)),
     )  # fmt: skip
     path = output / FOLDER / "index.html"
     path.parent.mkdir(exist_ok=True)
@@ -104,22 +104,22 @@ def write_report(output: Path, labels: Path | None = None) -> Path:
     return path
 
 
-def packed(value: Any) -> str:
+def pack_json(value: Any) -> str:
     """JSON, gzip, base64: a table of 100,000 clips takes a fifth of its size."""
     return base64.b64encode(gzip.compress(as_json(value).encode(), 6, mtime=0)).decode()
 
 
-def funnel_rows(run: Run) -> Rows:
+def funnel_rows(run: FinishedRun) -> Rows:
     """The funnel with the meaning of each reason."""
     rows = funnel(run.clips, run.notes.stages, list(run.notes.reasons)).to_dict("records")
     return [{**row, "time": show_time(row["frames"]), "meaning": meaning(run, row["reason"])} for row in rows]
 
 
-def meaning(run: Run, reason: str) -> str:
+def meaning(run: FinishedRun, reason: str) -> str:
     return "in the shards" if reason == KEPT else run.notes.reasons.get(reason, "")
 
 
-def limit_rows(run: Run) -> Rows:
+def limit_rows(run: FinishedRun) -> Rows:
     """Each limit: what it dropped by itself, what lies within 10 % of it, a histogram, and how to loosen it."""
     rows = []
     for place, limit in enumerate(run.limits):
@@ -136,17 +136,17 @@ def limit_rows(run: Run) -> Rows:
                 "near_kept": tally(run.clips[near & run.clips["kept"]]),
                 "near_dropped": tally(run.clips[near & dropped]),
                 "dropped": tally(run.clips[dropped]),
-                "loosened": None if limit.value is None else limit.loosened(),
-                "then": [] if limit.value is None else then(run, limit, run.clips[near & dropped]),
+                "loosened": None if limit.value is None else limit.loosen(),
+                "then": [] if limit.value is None else count_if_loosened(run, limit, run.clips[near & dropped]),
                 "plot": data_uri(histogram(run, limit.column, limit), "image/svg+xml"),
             }
         )
     return rows
 
 
-def then(run: Run, limit: Threshold, clips: Table) -> list[tuple[str, int]]:
+def count_if_loosened(run: FinishedRun, limit: Threshold, clips: Table) -> list[tuple[str, int]]:
     """What would become of clips if a limit were loosened by 10 %: (kept, or the stage that drops them, how many)."""
-    stages = by_name(read_recipe(run.output, [limit.loosened()]))
+    stages = by_name(read_recipe(run.output, [limit.loosen()]))
     found: Counter[str] = Counter()
     for row in records(clips):
         try:
@@ -160,7 +160,7 @@ def tally(clips: Table) -> dict[str, Any]:
     return {"clips": len(clips), "time": hours(clips["duration_s"].sum())}
 
 
-def other_scores(run: Run) -> Rows:
+def other_scores(run: FinishedRun) -> Rows:
     """A histogram of each score that nothing is compared with."""
     limited = {limit.column for limit in run.limits}
     return [
@@ -170,12 +170,12 @@ def other_scores(run: Run) -> Rows:
     ]
 
 
-def histogram(run: Run, score: str, limit: Threshold | None = None) -> bytes:
+def histogram(run: FinishedRun, score: str, limit: Threshold | None = None) -> bytes:
     """A score of all clips as SVG: kept, dropped by its own stage, dropped by another; its threshold as a line.
 
     Where the threshold is another score of the clip, the ratio of the two is shown.
     """
-    values = run.clips[score] if limit is None else limit.measured(run.clips)
+    values = run.clips[score] if limit is None else limit.values(run.clips)
     line, title = None, score
     if limit is not None:
         line, title = (1.0, f"{score} / {limit.bound}") if limit.value is None else (limit.value, limit.score)
@@ -208,7 +208,7 @@ def svg(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def yields(run: Run, labels: Path | None) -> Iterator[dict[str, Any]]:
+def yields(run: FinishedRun, labels: Path | None) -> Iterator[dict[str, Any]]:
     """What was kept of each source folder, and of each value of each label."""
     sources = run.sources.copy()
     sources["folder"] = [str(Path(path).parent) for path in sources["path"]]
@@ -251,7 +251,7 @@ def most_lost(lost: Table, groups: Table) -> Table:
     return seconds.sort_values().reset_index().drop_duplicates("source", keep="last").set_index("source")["reason"]
 
 
-def slowest(run: Run) -> Rows:
+def slowest_sources(run: FinishedRun) -> Rows:
     """The sources that took longest, with the stage that took most of it."""
     timed = run.sources[run.sources["wall_s"].notna()].nlargest(SLOWEST, "wall_s")
     stages = [name for name in timed if stage_of_cpu_column(str(name))]
@@ -273,7 +273,7 @@ def slowest(run: Run) -> Rows:
     return found
 
 
-def failed(run: Run) -> Rows:
+def failed_sources(run: FinishedRun) -> Rows:
     """The sources that could not be curated, with the last lines of their logs."""
     rows = run.sources[run.sources["status"] == "error"].head(LISTED).to_dict("records")
     return [
@@ -287,7 +287,7 @@ def failed(run: Run) -> Rows:
     ]
 
 
-def table(run: Run) -> dict[str, Any]:
+def clip_table(run: FinishedRun) -> dict[str, Any]:
     """All clips by column; texts that repeat as numbers into a list."""
     clips, limits = run.clips, run.limits
     sources, source = np.unique(clips["source"].to_numpy(str), return_inverse=True)
@@ -305,15 +305,15 @@ def table(run: Run) -> dict[str, Any]:
             "end_s": clips["end_s"].tolist(),
             "reason": reason.codes.tolist(),
             "limit": clips["limit"].tolist(),
-            "headroom": rounded(clips["headroom"]),
+            "headroom": round_digits(clips["headroom"]),
             "shift": [None if value is pd.NA else int(value) for value in clips["audio_shift_frames"]],
             "detail": {str(row): text for row, text in enumerate(clips["detail"]) if isinstance(text, str)},
         },
-        "scores": {name: rounded(clips[name]) for name in run.notes.scores},
+        "scores": {name: round_digits(clips[name]) for name in run.notes.scores},
     }  # fmt: skip
 
 
-def rounded(values: Any) -> list[float | None]:
+def round_digits(values: Any) -> list[float | None]:
     """Numbers with four digits, which is what the page shows; None for one that is missing."""
     found = values.to_numpy(float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -322,11 +322,11 @@ def rounded(values: Any) -> list[float | None]:
     return [value if value == value else None for value in short.tolist()]
 
 
-def album(run: Run) -> dict[str, Any]:
+def picture_album(run: FinishedRun) -> dict[str, Any]:
     """Pictures of some clips of each reason: in the order of the funnel, kept first."""
     book = Album(run.output, run_folder(run.output, run.recipe), run.stages)
     reasons = [row["reason"] for row in reversed(funnel_rows(run))]
-    chosen = {reason: sampled(run.clips, reason) for reason in reasons}
+    chosen = {reason: choose_rows(run.clips, reason) for reason in reasons}
     rows = run.clips.loc[[row for rows in chosen.values() for row in rows]].to_dict("index")
     with ThreadPoolExecutor(THREADS) as pool:
         pictures = dict(zip(rows, pool.map(book.picture, rows.values()), strict=True))
@@ -336,11 +336,11 @@ def album(run: Run) -> dict[str, Any]:
              "meaning": meaning(run, reason)}
             for reason, rows in chosen.items()
         ],
-        "pictures": {str(row): shown(picture) for row, picture in pictures.items() if picture is not None},
+        "pictures": {str(row): picture_fields(picture) for row, picture in pictures.items() if picture is not None},
     }  # fmt: skip
 
 
-def sampled(clips: Table, reason: str) -> list[int]:
+def choose_rows(clips: Table, reason: str) -> list[int]:
     """Row numbers of clips of a reason: half of them nearest to another verdict, half by a seeded dice.
 
     A second clip of the same source comes after the first clips of all others.
@@ -357,7 +357,7 @@ def sources_first(clips: Table) -> list[int]:
     return clips.groupby("source").cumcount().sort_values(kind="stable").index.tolist()
 
 
-def shown(picture: Picture) -> dict[str, Any]:
+def picture_fields(picture: Preview) -> dict[str, Any]:
     """A picture as the page's script reads it."""
     return {
         **asdict(picture),

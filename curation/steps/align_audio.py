@@ -1,6 +1,6 @@
 """Moves a clip's sound by the offset that SyncNet measured, so that it is 0: sample-accurate, real sound at both ends.
 
-Nothing is copied: the clip remembers the shift, and its sound and its Whisper rows are cut from the track with it.
+Nothing is copied: the shift is stored in the clip, and its sound and Whisper rows are cut from the track with it.
 """
 
 from collections.abc import Iterable

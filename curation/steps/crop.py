@@ -36,8 +36,8 @@ class Crop(Step):
             try:
                 read_crops(clip.source.reader, clip.start_frame + done, cutouts[done:], self.size, into=frames[done:])
             except MediaError as error:
-                yield clip.dropped(error.reason, str(error))
+                yield clip.drop(error.reason, str(error))
                 return
         crop_px = float(sorted(cutouts[:, 2] - cutouts[:, 0])[len(cutouts) // 2])
         boxes = within(clip.track.boxes, cutouts, self.size)
-        yield replace(clip, frames=frames, crop_boxes=boxes).measured({"crop_px": crop_px})
+        yield replace(clip, frames=frames, crop_boxes=boxes).add_scores({"crop_px": crop_px})

@@ -78,7 +78,7 @@ class FaceWatcher(Watcher):
         if repeated:
             self.source.regions.repeat(i)
         else:
-            self.looks.append(Look(i, picture, self.admitted(frame)))
+            self.looks.append(Look(i, picture, self.admit(frame)))
             if not self.anchors or i - self.looks[self.anchors[-1]].frame >= self.step.stride:
                 self.anchors.append(len(self.looks) - 1)
                 if len(self.anchors) > self.step.batch:
@@ -93,14 +93,14 @@ class FaceWatcher(Watcher):
         return replace(clip, track=face_track([self.looks[k].faces for k in self.order]))
 
     def close(self) -> None:
-        """Knows the faces of all pictures up to the last anchor, and forgets the pictures."""
+        """Find the faces of all frames up to the last anchor, and let go of the frames."""
         self.detect([k for k in self.anchors if self.looks[k].picture is not None])
         between = list(pairwise(self.anchors))
         held = [(a, b) for a, b in between if self.holds_still(self.looks[a], self.looks[b])]
         self.detect([k for a, b in between if (a, b) not in held for k in range(a + 1, b)])
         for a, b in held:
             for look in self.looks[a + 1 : b]:
-                self.settle(look, interpolated(self.looks[a], self.looks[b], look.frame))
+                self.settle(look, interpolate(self.looks[a], self.looks[b], look.frame))
         self.anchors = self.anchors[-1:]
 
     def detect(self, which: list[int]) -> None:
@@ -113,7 +113,7 @@ class FaceWatcher(Watcher):
                 self.settle(look, faces)
 
     def settle(self, look: Look, faces: np.ndarray) -> None:
-        """Knows the faces of a picture; of the frame, keeps what lies around the largest, or where one was last."""
+        """Store the faces of a look; of its frame keep what lies around the largest face, or around the last one."""
         self.last = faces[0, :4] if len(faces) else self.last
         if look.decoded is not None:
             self.waiting -= size_of(look.decoded)
@@ -122,8 +122,8 @@ class FaceWatcher(Watcher):
                 self.source.regions.keep(look.frame, region)
         look.faces, look.picture, look.decoded = faces, None, None
 
-    def admitted(self, frame: VideoFrame) -> VideoFrame | None:
-        """The decoded frame, to wait until its faces are known, or None from where there is no more room for one."""
+    def admit(self, frame: VideoFrame) -> VideoFrame | None:
+        """Return the decoded frame to keep until its faces are known, or None once there is no memory for more."""
         self.full |= self.source.regions.bytes + self.waiting + size_of(frame) > self.step.keep_mb * 1e6
         if self.full:
             return None
@@ -131,19 +131,19 @@ class FaceWatcher(Watcher):
         return frame
 
     def holds_still(self, a: Look, b: Look) -> bool:
-        """Whether the largest face needs no look between the two: there is none, or the same in the same place."""
+        """Whether the largest face can be interpolated between two looks: neither has one, or it hardly moved."""
         if len(a.faces) and len(b.faces):
             return bool(movement(np.stack([a.faces[0, :4], b.faces[0, :4]]))[0] <= self.step.still)
         return len(a.faces) == len(b.faces)
 
 
 def size_of(frame: VideoFrame) -> int:
-    """Bytes of a decoded frame."""
+    """Return the size of a decoded frame in bytes."""
     return sum(plane.buffer_size for plane in frame.planes)
 
 
-def interpolated(a: Look, b: Look, frame: int) -> np.ndarray:
-    """[N, 5] the faces at a grid frame between two looks: the largest moves evenly, the others stay."""
+def interpolate(a: Look, b: Look, frame: int) -> np.ndarray:
+    """Return the faces [N, 5] at a grid frame between two looks: the largest moves evenly, the others stay."""
     faces = a.faces.copy()
     if len(faces):
         faces[0] += (b.faces[0] - a.faces[0]) * (frame - a.frame) / (b.frame - a.frame)
@@ -151,7 +151,7 @@ def interpolated(a: Look, b: Look, frame: int) -> np.ndarray:
 
 
 def face_track(detections: list[np.ndarray]) -> FaceTrack:
-    """A track from the detections of each frame, [N, 5] with the largest first."""
+    """Return the track of the largest face, from the detections [N, 5] of each frame with the largest first."""
     frames = len(detections)
     boxes, score = np.zeros((frames, 4), np.float32), np.zeros(frames, np.float32)
     count, second = np.zeros(frames, np.uint8), np.zeros(frames, np.float32)

@@ -36,4 +36,4 @@ class Landmarks(Step):
         mesh = self.model.measure(clip.frames)
         points = mesh.points[:, [*LIPS, *FACE_OVAL], :2].astype(np.float16)
         share = float(np.isfinite(mesh.points[:, 0, 0]).mean())
-        yield replace(clip, landmarks=points, mesh=mesh).measured({"landmark_share": share})
+        yield replace(clip, landmarks=points, mesh=mesh).add_scores({"landmark_share": share})

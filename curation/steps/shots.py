@@ -59,4 +59,4 @@ class ShotWatcher(Watcher):
         self.cuts += [cut.frame_num for cut in self.detector.process_frame(FrameTimecode(i, float(FPS)), bgr)]
 
     def finish(self, clip: Clip) -> Clip:
-        return replace(clip, cuts=tuple(self.cuts)).measured({"shot_cuts": float(len(self.cuts))})
+        return replace(clip, cuts=tuple(self.cuts)).add_scores({"shot_cuts": float(len(self.cuts))})

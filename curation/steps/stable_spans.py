@@ -32,7 +32,7 @@ class StableSpans(Step):
         assert clip.track is not None
         for start, end, reason in self.spans(clip.track, [cut - clip.start_frame for cut in clip.cuts]):
             part = clip.cut(clip.start_frame + start, clip.start_frame + end)
-            yield part.dropped(reason) if reason else replace(part, track=bridged(part.track))
+            yield part.drop(reason) if reason else replace(part, track=bridge_gaps(part.track))
 
     def spans(self, track: FaceTrack, cuts: Iterable[int]) -> Iterator[tuple[int, int, str]]:
         """(start, end, reason) that cover the track; the reason is empty for a span to keep."""
@@ -71,6 +71,6 @@ class StableSpans(Step):
         return movement(boxes) > limit
 
 
-def bridged(track: FaceTrack | None) -> FaceTrack:
+def bridge_gaps(track: FaceTrack | None) -> FaceTrack:
     assert track is not None
     return replace(track, boxes=fill_gaps(track.boxes, track.found))

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kind, count in kinds.items():
         if count > SHOWN:
             console.print(f"{kind}: and {count - SHOWN} more")
-    seen = f"{summed(tables)}, {len(decoded)} decoded; {size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s"
+    seen = f"{describe_tables(tables)}, {len(decoded)} decoded; {size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s"
     if not kinds:
         console.print(f"all is well: {seen}")
         return 0
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def summed(tables: Tables) -> str:
+def describe_tables(tables: Tables) -> str:
     """`12 sources, 34 samples in 2 shards`, as far as the tables are there."""
     index, sources = tables.index, tables.sources
     shown = "sources unknown" if sources is None else f"{len(sources)} sources"

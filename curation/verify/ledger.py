@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from curation.ledger_files import ATTEMPTS, DROPPED_PARTS, FOLDER, noted, part_path
-from curation.ledger_files import finished as finished_sources
+from curation.ledger_files import ATTEMPTS, DROPPED_PARTS, FOLDER, part_path, read_finished, read_log
 from curation.verify.shards import with_path
 from curation.verify.tables import Finding, Rows, Tables, records
 from manifests.schema import KEPT
@@ -18,14 +17,14 @@ AGAIN = "run the same command again"
 
 
 def check_ledger(output: Path, tables: Tables) -> Iterator[Finding]:
-    """Manifests and parts say of every finished source what the ledger does, and no source was begun without end."""
+    """Check manifests and parts against the ledger, and that every source that was begun has ended."""
     folder = output / FOLDER
     if not folder.is_dir():
         return
     sources, clips = sources_and_clips(tables)
-    dropped_parts, ended = noted(folder / DROPPED_PARTS), set()
+    dropped_parts, ended = read_log(folder / DROPPED_PARTS), set()
     try:
-        for segment, row in finished_sources(output):
+        for segment, row in read_finished(output):
             path, curated = row["path"], json.loads(row["curated"])
             if path in ended:
                 yield Finding("ledger", f"{segment}: has two ends of {path}")
@@ -41,7 +40,7 @@ def check_ledger(output: Path, tables: Tables) -> Iterator[Finding]:
         return
     for path in sorted(sources.keys() - ended):
         yield Finding("ledger", f"{path}: in sources.parquet, and the ledger has no end of it")
-    for path in sorted(noted(folder / ATTEMPTS) - ended):
+    for path in sorted(read_log(folder / ATTEMPTS) - ended):
         yield Finding("unfinished", f"{path}: begun, and it has no end; {AGAIN}")
 
 
@@ -72,7 +71,7 @@ def check_end(
 
 
 def check_part(part: Path, sampled: Collection[str]) -> Iterator[Finding]:
-    """A part holds the samples that the ledger states; only headers are read."""
+    """Check that a part holds the samples that the ledger lists; only headers are read."""
     if not part.is_file():
         yield Finding("ledger", f"{part}: missing, and nobody removed it with --drop-parts; copy it back")
         return

@@ -35,7 +35,7 @@ class Section(NamedTuple):
 def check_shards(
     shards: Path, tables: Tables, decoded: frozenset[str], workers: int, advance: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """What is wrong with the files in `shards/`; `advance` is told the bytes of each section that is done."""
+    """What is wrong with the files in `shards/`; `advance` is called with the bytes of each finished section."""
     if tables.index is None:
         return
     of_shard: dict[str, Rows] = defaultdict(list)
@@ -79,13 +79,13 @@ def check_layout(path: Path, rows: Rows) -> Iterator[Finding]:
         if size < end + 2 * BLOCK:
             yield Finding("shard", f"{path}: cut off: {size} bytes, at least {end + 2 * BLOCK} expected")
         elif any(start > end for (_, end), (start, _) in pairwise(spans)) or any(tail) or size > end + len(tail):
-            yield from (Finding("shard", f"{path}: {text}") for text in strays(path, rows))
+            yield from (Finding("shard", f"{path}: {text}") for text in find_strays(path, rows))
     except (ShardError, OSError) as error:
         yield Finding("shard", with_path(path, error))
 
 
-def strays(path: Path, rows: Rows) -> Iterator[str]:
-    """What lies in a shard and not in the index."""
+def find_strays(path: Path, rows: Rows) -> Iterator[str]:
+    """Yield what lies in a shard and is not in the index."""
     placed = {Extent(row["key"], row["offset"], row["bytes"]) for row in rows}
     found = [extent for extent in extents(path) if extent not in placed]
     yield from (f"{extent.key} lies at byte {extent.offset}, where the index has no such sample" for extent in found)
@@ -143,7 +143,7 @@ def check_sample(path: Path, row: Mapping[str, Any], required: Collection[str], 
         sample = read_extent(path, extent)
     except ShardError as error:
         return [Finding("sample", without_path(path, error))]
-    wrong = misplaced(sample, row)
+    wrong = find_misplaced(sample, row)
     if sample_sha256(sample.members) != row["sha256"]:
         wrong.append("its sha256 is not that of the index: the bytes have changed")
     if wrong:
@@ -161,7 +161,7 @@ def check_sample(path: Path, row: Mapping[str, Any], required: Collection[str], 
     return [Finding("decode", text) for text in check_streams(sample)]
 
 
-def misplaced(sample: Sample, row: Mapping[str, Any]) -> list[str]:
+def find_misplaced(sample: Sample, row: Mapping[str, Any]) -> list[str]:
     """Members that do not lie where the index says."""
     found, offset = [], row["offset"]
     for name, data in sample.members.items():

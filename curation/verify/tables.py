@@ -48,7 +48,7 @@ def records(table: Any) -> Rows:
 
 
 def read_tables(output: Path) -> tuple[Tables, list[Finding]]:
-    """The tables of an output folder, and a finding for each that cannot be had."""
+    """Return the tables of an output folder, and a finding for each that cannot be read."""
     found, findings = [], []
     readers: tuple[Callable[[], pd.DataFrame], ...] = (
         lambda: read_clips(output),
@@ -89,7 +89,7 @@ def check_manifests(tables: Tables) -> Iterator[Finding]:
 
 
 def check_states(sources: Rows, of_source: Mapping[str, Rows]) -> Iterator[Finding]:
-    """Every source has one row, with a state that its clips and, for a copy, its original bear out."""
+    """Check that every source has one row, with the state that follows from its clips or, for a copy, its original."""
     ids = {source["path"]: source["source_id"] for source in sources if source["status"] != "duplicate"}
     for path, times in Counter(source["path"] for source in sources).items():
         if times > 1:
@@ -110,7 +110,7 @@ def check_states(sources: Rows, of_source: Mapping[str, Rows]) -> Iterator[Findi
 
 
 def check_places(tables: Tables) -> Iterator[Finding]:
-    """Every kept clip is in the index once, nothing else is, and both say the same about it."""
+    """Check that every kept clip, and nothing else, is in the index once, with the same place and frames."""
     if tables.clips is None or tables.index is None:
         return
     places: dict[str, Rows] = defaultdict(list)
@@ -151,7 +151,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def check_summary(output: Path, tables: Tables) -> Iterator[Finding]:
-    """summary.csv counts the clips and frames that clips.parquet has."""
+    """Check the counts of summary.csv against clips.parquet."""
     if tables.clips is None:
         return
     path = output / FOLDER / "summary.csv"

@@ -33,9 +33,9 @@ def test_a_clip_is_never_changed() -> None:
     clip = clip_of(10, scores={"a": 1.0})
     with pytest.raises(FrozenInstanceError):
         clip.start_frame = 3  # type: ignore[misc]
-    assert clip.measured({"b": 2.0}).scores == {"a": 1.0, "b": 2.0}
+    assert clip.add_scores({"b": 2.0}).scores == {"a": 1.0, "b": 2.0}
     assert clip.scores == {"a": 1.0}
-    dropped = clip.dropped("short", "why")
+    dropped = clip.drop("short", "why")
     assert (dropped.verdict, clip.verdict) == (drop("short", "why"), KEEP)
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import curation.corpus
 import pipelines
-from curation.corpus import finish, recounted, samples, scores_in, told
+from curation.corpus import describe_need, finish, read_samples, recount_source, scores_in
 from curation.ledger import Ledger
-from curation.ledger_files import ATTEMPTS, note, part_path
+from curation.ledger_files import ATTEMPTS, append_to_log, part_path
 from curation.source import Curated, Identity
 from curation.stage import CorpusFilter
 from curation.verdicts import KEEP, Verdict, drop
@@ -42,11 +42,11 @@ class Settled(CorpusFilter):
         found = {sample.key: sample.json["source_id"][0] for sample in samples(keys)}
         return {key: {"level": np.nan if source == self.unsettled else 1.0} for key, source in found.items()}
 
-    def undecided(self, scores: Mapping[str, float]) -> bool:
+    def is_undecided(self, scores: Mapping[str, float]) -> bool:
         return bool(np.isnan(scores["level"]))
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        return drop("level") if self.undecided(scores) else KEEP
+        return drop("level") if self.is_undecided(scores) else KEEP
 
 
 def curate(output: Path, ledger: Ledger, name: str) -> None:
@@ -119,7 +119,7 @@ def test_no_part_goes_before_the_shards_were_found_whole(
     tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    note(tmp_path / "ledger" / ATTEMPTS, ["/raw/z.mp4"])  # an unfinished source is no damage
+    append_to_log(tmp_path / "ledger" / ATTEMPTS, ["/raw/z.mp4"])  # an unfinished source is no damage
     monkeypatch.setattr(curation.corpus, "verify", lambda *_, **__: [Finding("shard", "shard-000000.tar: cut off")])
     finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
     assert said[-1].startswith("parts are kept, because shard-000000.tar: cut off")
@@ -138,11 +138,11 @@ def test_of_clips_that_nobody_asked_for_only_headers_are_read(
         curation.corpus, "read_extent", lambda part, place: read.append(place.key) or extent(part, place)
     )
     parts = {f"{name}-{n}": part_path(tmp_path, name * 64) for name in "abc" for n in range(2)}
-    assert [sample.key for sample in samples(["c-0", "a-1"], parts)] == ["a-1", "c-0"] == read
+    assert [sample.key for sample in read_samples(["c-0", "a-1"], parts)] == ["a-1", "c-0"] == read
 
 
 def test_the_disk_is_told_in_words_that_a_person_reads() -> None:
-    assert told(Need(1234, 45_600_000_000, 812_300_000_000)) == "packing 1,234 clips, 45.6 GB (812.3 GB free)"
+    assert describe_need(Need(1234, 45_600_000_000, 812_300_000_000)) == "packing 1,234 clips, 45.6 GB (812.3 GB free)"
 
 
 def test_what_was_not_measured_is_null_and_a_time_is_no_score() -> None:
@@ -156,6 +156,6 @@ def test_a_source_that_lost_its_last_clip_takes_the_reason_of_most_of_its_frames
         {"start_frame": 0, "end_frame": 60, "kept": False, "reason": "short"},
         {"start_frame": 60, "end_frame": 300, "kept": False, "reason": "lip_audio:confidence"},
     ]
-    assert recounted(source, clips) == {"status": "dropped", "reason": "lip_audio:confidence"}
+    assert recount_source(source, clips) == {"status": "dropped", "reason": "lip_audio:confidence"}
     clips[0]["kept"] = True
-    assert recounted(source, clips) == source
+    assert recount_source(source, clips) == source

@@ -5,10 +5,10 @@ import pytest
 
 import pipelines
 from curation import doctor
-from curation.doctor import Finding, examine, main
+from curation.doctor import CheckResult, examine, main
 
 
-def by_name(findings: list[Finding]) -> dict[str, Finding]:
+def by_name(findings: list[CheckResult]) -> dict[str, CheckResult]:
     return {finding.check: finding for finding in findings}
 
 

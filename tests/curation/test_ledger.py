@@ -38,8 +38,8 @@ def test_what_was_flushed_is_there_again_exactly(tmp_path: Path, video: Path) ->
     curated = finish(ledger, video)
     ledger.flush()
     again = Ledger(tmp_path / "out", RECIPE)
-    assert again.finished(video)
-    (found,) = again.curated()
+    assert again.is_finished(video)
+    (found,) = again.read_curated()
     assert (found.source, found.sampled) == (curated.source, curated.sampled)
     assert repr(sorted(found.clips[0].items())) == repr(sorted(curated.clips[0].items()))
     entry = again.done[str(video)]
@@ -49,8 +49,8 @@ def test_what_was_flushed_is_there_again_exactly(tmp_path: Path, video: Path) ->
 def test_what_was_not_flushed_is_done_again(tmp_path: Path, video: Path) -> None:
     ledger = Ledger(tmp_path / "out", RECIPE)
     finish(ledger, video)
-    assert ledger.finished(video)
-    assert not Ledger(tmp_path / "out", RECIPE).finished(video)
+    assert ledger.is_finished(video)
+    assert not Ledger(tmp_path / "out", RECIPE).is_finished(video)
 
 
 def test_a_changed_file_is_curated_again_and_the_later_rows_count(tmp_path: Path, video: Path) -> None:
@@ -59,12 +59,12 @@ def test_a_changed_file_is_curated_again_and_the_later_rows_count(tmp_path: Path
     ledger.flush()
     video.write_bytes(b"longer film")
     again = Ledger(tmp_path / "out", RECIPE)
-    assert not again.finished(video)
+    assert not again.is_finished(video)
     finish(again, video, "kept")
     again.flush()
     last = Ledger(tmp_path / "out", RECIPE)
-    assert last.finished(video)
-    assert [curated.source["reason"] for curated in last.curated()] == ["kept"]
+    assert last.is_finished(video)
+    assert [curated.source["reason"] for curated in last.read_curated()] == ["kept"]
 
 
 def test_a_file_of_equal_size_and_another_time_has_changed(tmp_path: Path, video: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_file_of_equal_size_and_another_time_has_changed(tmp_path: Path, video
     ledger = Ledger(tmp_path / "out", RECIPE)
     finish(ledger, video)
     os.utime(video, ns=(0, 12345))
-    assert not ledger.finished(video)
+    assert not ledger.is_finished(video)
 
 
 def test_a_finished_file_that_is_gone_stays_finished_and_a_missing_one_that_comes_is_curated(
@@ -85,10 +85,10 @@ def test_a_finished_file_that_is_gone_stays_finished_and_a_missing_one_that_come
     ledger.add(Identity(gone, None, None, None, None, "error:io", "gone"), failed_row(gone))
     ledger.flush()
     again = Ledger(tmp_path / "out", RECIPE)
-    assert again.finished(gone)
+    assert again.is_finished(gone)
     video.rename(gone)
-    assert again.finished(video)
-    assert not again.finished(gone)
+    assert again.is_finished(video)
+    assert not again.is_finished(gone)
 
 
 def test_segments_never_change_and_never_overwrite_one_another(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_names_that_are_not_utf8_are_kept_apart(tmp_path: Path) -> None:
         finish(ledger, path)
     ledger.flush()
     again = Ledger(tmp_path / "out", RECIPE)
-    assert [again.finished(path) for path in paths] == [True, True] and len(again.done) == 2
+    assert [again.is_finished(path) for path in paths] == [True, True] and len(again.done) == 2
 
 
 def test_another_recipe_is_refused_with_what_differs(tmp_path: Path) -> None:
@@ -192,15 +192,18 @@ def test_a_recipe_hash_follows_settings_scoring_and_code(monkeypatch: pytest.Mon
 
 
 def test_the_code_hash_sees_every_room_that_makes_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in ("curation", "media", "models", "shards", "training"):
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "a.py").write_text("1")
+    deciding = ("clock.py", *(f"{room}/a.py" for room in ("curation", "media", "models", "shards", "storage")))
+    others = ("training/a.py", "curation/review/a.py", "curation/verify/a.py", "curation/refilter.py")
+    for name in (*deciding, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
     monkeypatch.setattr(pipelines, "ROOT", tmp_path)
     before = code_sha256()
-    (tmp_path / "training/a.py").write_text("2")
+    for name in others:
+        (tmp_path / name).write_text("2")
     assert code_sha256() == before
-    for room in ("curation", "media", "models", "shards"):
-        (tmp_path / room / "a.py").write_text("2")
+    for name in deciding:
+        (tmp_path / name).write_text("2")
         assert code_sha256() != before
         before = code_sha256()
 
@@ -232,21 +235,21 @@ def test_what_was_under_way_when_a_run_died_is_known(tmp_path: Path, video: Path
 def test_a_failed_source_is_opened_again_only_if_asked(tmp_path: Path, video: Path, retry: str, finished: bool) -> None:
     ledger = Ledger(tmp_path / "out", RECIPE)
     finish(ledger, video, "error:timeout")
-    assert ledger.finished(video, retry) == finished
+    assert ledger.is_finished(video, retry) == finished
 
 
 def test_what_was_dropped_is_not_opened_again(tmp_path: Path, video: Path) -> None:
     ledger = Ledger(tmp_path / "out", RECIPE)
     finish(ledger, video, "face_size")
-    assert ledger.finished(video, "")
+    assert ledger.is_finished(video, "")
 
 
 def test_a_fork_goes_on_with_another_recipe_and_remembers_the_old(tmp_path: Path, video: Path) -> None:
     finish(ledger := Ledger(tmp_path / "out", RECIPE), video)
     ledger.flush()
     other = {**RECIPE, "hash": "bbb"}
-    assert Ledger(tmp_path / "out", other, fork=True).finished(video)
-    assert Ledger(tmp_path / "out", other).finished(video)
+    assert Ledger(tmp_path / "out", other, fork=True).is_finished(video)
+    assert Ledger(tmp_path / "out", other).is_finished(video)
     assert (tmp_path / "out" / "recipe-aaa.yaml").exists()
 
 

@@ -112,7 +112,7 @@ def test_a_dropped_clip_has_rows_and_scores_but_no_sample(tmp_path: Path) -> Non
     @dataclass(frozen=True)
     class Reject(Step):
         def __call__(self, clip: Clip) -> Iterable[Clip]:
-            yield clip.measured({"ugliness": 1.0}).dropped("ugly")
+            yield clip.add_scores({"ugliness": 1.0}).drop("ugly")
 
     curated = work(talk(tmp_path / "a.mp4", 60), tmp_path, Gaze(), Crop(size=64), Reject())
     assert (curated.sampled, curated.clips[0]["reason"], curated.clips[0]["ugliness"]) == ([], "ugly", 1.0)

@@ -14,7 +14,7 @@ import curation.stage
 import pipelines
 from curation.clip import TRACK_SCORES, Clip, Source
 from curation.filters.niqe import Niqe
-from curation.stage import Filter, Scan, Stage, Step, Timer, Watcher, build_stages, documented, run_stages
+from curation.stage import Filter, Scan, Stage, Step, Timer, Watcher, build_stages, collect_meanings, run_stages
 from curation.steps.windows import Windows
 from curation.verdicts import KEEP, Verdict, drop
 from media.errors import MediaError
@@ -35,7 +35,7 @@ class Split(Step):
         borders = [clip.start_frame, *sorted(inner), clip.end_frame]
         for k, (start, end) in enumerate(pairwise(borders)):
             part = clip.cut(start, end)
-            yield part.dropped("short") if k in self.lost else part
+            yield part.drop("short") if k in self.lost else part
 
 
 @dataclass(frozen=True)
@@ -227,5 +227,5 @@ def test_stages_are_built_from_the_profile_and_put_on_its_device() -> None:
 
 
 def test_what_stages_may_write_is_documented() -> None:
-    scores, reasons = documented([Niqe(), Longer()])
+    scores, reasons = collect_meanings([Niqe(), Longer()])
     assert scores == {**TRACK_SCORES, **Niqe.SCORES} and reasons == Niqe.REASONS

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,8 @@ def measurable(tmp_path: Path) -> Clip:
     source.__dict__["audio"] = clip.source.audio
     pictures = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3)).astype(np.uint8)
     boxes = np.tile(np.array([8, 8, 56, 56], np.float32), (50, 1))
-    return Clip(source, 0, 50, voice=clip.voice, track=clip.track, frames=pictures, crop_boxes=boxes)
+    mesh: Any = SimpleNamespace(points=np.random.default_rng(0).random((50, 478, 3)), blendshapes=np.zeros((50, 52)))
+    return Clip(source, 0, 50, voice=clip.voice, track=clip.track, frames=pictures, crop_boxes=boxes, mesh=mesh)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from curation.ledger_files import ATTEMPTS, DROPPED_PARTS, LEDGER, note, part_path
+from curation.ledger_files import ATTEMPTS, DROPPED_PARTS, LEDGER, append_to_log, part_path
 from curation.ledger_files import MEANINGS as LEDGER_MEANINGS
 from curation.verify.command import SHOWN, main, verify
 from curation.verify.shards import choose, cut_sections
@@ -535,7 +535,7 @@ def recorded(output: Path) -> Path:
         (output / "parts" / f"{name}.tar").rename(part)
     ends = ends_of(output)
     write_ledger(output, ends[:1], ends[1:])
-    note(output / "ledger" / ATTEMPTS, ["/raw/anna.mp4", "/raw/berta.mp4"])
+    append_to_log(output / "ledger" / ATTEMPTS, ["/raw/anna.mp4", "/raw/berta.mp4"])
     return output
 
 
@@ -548,7 +548,7 @@ def test_a_ledger_that_says_the_same_is_well(recorded: Path) -> None:
 
 
 def test_a_source_begun_without_end_is_unfinished(recorded: Path) -> None:
-    note(recorded / "ledger" / ATTEMPTS, ["/raw/cleo.mp4"])
+    append_to_log(recorded / "ledger" / ATTEMPTS, ["/raw/cleo.mp4"])
     with (recorded / "ledger" / ATTEMPTS).open("a") as log:
         log.write('"/raw/torn')
     assert findings(recorded, "unfinished") == ["/raw/cleo.mp4: begun, and it has no end; run the same command again"]
@@ -573,7 +573,7 @@ def test_a_source_without_an_end_in_the_ledger_or_with_two_is_a_finding(recorded
     write_ledger(recorded, ends[:1], [*ends[1:], ends[1]])
     assert findings(recorded, "ledger") == [f"{recorded}/ledger/000001.parquet: has two ends of {ends[1]['path']}"]
     write_ledger(recorded, ends[:1], ends[2:])
-    note(recorded / "ledger" / ATTEMPTS, [])
+    append_to_log(recorded / "ledger" / ATTEMPTS, [])
     told = [finding.text for finding in verify(recorded) if finding.kind == "ledger"]
     assert told == [f"{ends[1]['path']}: in sources.parquet, and the ledger has no end of it"]
 
@@ -624,7 +624,7 @@ def test_a_part_that_is_gone_or_holds_other_samples_is_a_finding(recorded: Path)
         f"{berta}: holds berta-7, unknown to the ledger",
     ]
     berta.write_bytes(b"?" * 2048)
-    note(recorded / "ledger" / DROPPED_PARTS, ["anna" * 8])
+    append_to_log(recorded / "ledger" / DROPPED_PARTS, ["anna" * 8])
     assert findings(recorded, "ledger") == [f"{berta}: byte 0: damaged tar header"]
 
 

@@ -32,9 +32,9 @@ def test_workers_that_start_together_export_once_and_other_weights_have_another_
     (tmp_path / "other").mkdir()
     one, other = write_weights(tmp_path / "w.pt", 0), write_weights(tmp_path / "other" / "w.pt", 1)
     with ThreadPoolExecutor(3) as pool:
-        found = set(pool.map(lambda _: exported.exported("models.whisper_encoder", one), range(3)))
+        found = set(pool.map(lambda _: exported.find_or_export("models.whisper_encoder", one), range(3)))
     assert len(found) == len(exports) == 1
-    assert exported.exported("models.whisper_encoder", other) not in found
+    assert exported.find_or_export("models.whisper_encoder", other) not in found
     assert len(list((tmp_path / "cache" / "exported").glob("*.onnx"))) == 2
 
 
@@ -42,4 +42,4 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path, monkeyp
     monkeypatch.setenv("SAYANYTHING_CACHE", str(tmp_path / "cache"))
     (tmp_path / "w.pt").write_bytes(b"<html>")
     with pytest.raises(ValueError, match=r"w\.pt: cannot be exported"):
-        exported.exported("models.whisper_encoder", tmp_path / "w.pt")
+        exported.find_or_export("models.whisper_encoder", tmp_path / "w.pt")

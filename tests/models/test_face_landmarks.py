@@ -54,7 +54,7 @@ def test_lips_lie_in_the_face_and_the_inner_in_the_outer(landmarks: FaceLandmark
     mesh = landmarks.measure(face[None])
     assert mesh.points.shape == (1, 478, 3) and mesh.points.dtype == np.float32
     assert mesh.blendshapes.shape == (1, 52) and mesh.blendshapes.dtype == np.float32
-    assert mesh.found.all()
+    assert mesh.has_face.all()
     outlines = [mesh.points[0, list(ring), :2] for ring in (FACE_OVAL, LIPS_OUTER, LIPS_INNER)]
     for outer, inner in pairwise(outlines):
         for point in inner:
@@ -74,7 +74,7 @@ def test_points_are_pixels_in_x_y_and_z(landmarks: FaceLandmarks, face: np.ndarr
 
 def test_no_face_is_nan(landmarks: FaceLandmarks, face: np.ndarray) -> None:
     mesh = landmarks.measure(np.stack([np.zeros_like(face), face]))
-    assert mesh.found.tolist() == [False, True]
+    assert mesh.has_face.tolist() == [False, True]
     assert np.isnan(mesh.points[0]).all() and np.isnan(mesh.blendshapes[0]).all()
     assert landmarks.measure(np.zeros((0, 64, 64, 3), np.uint8)).points.shape == (0, 478, 3)
 

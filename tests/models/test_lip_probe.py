@@ -5,27 +5,23 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-import weights
-from media.frames import scan
-from media.probe import probe
-from models import lip_probe
-from models.face_landmarks import BLENDSHAPES, FaceLandmarks
-from models.lip_probe import LipFit, LipProbe, LipRecord, motion, mouth_channels
+from models import lip_probe, lip_probe_fit
+from models.lip_probe import LipProbe, LipRecord
+from models.lip_probe_fit import LipFit, fit_probe
+from models.mouth import CHANNELS, MOTIONS
 from shards.sample import Sample, encode_json, encode_npy
 from shards.writer import write_tar
 
-MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
 FRAMES = 120
 MARGIN = 20
 SPOKEN = 10  # dimensions of the hidden signal
 LAGS = {f"clip{i:02d}": (i * 5) % 8 - 2 for i in range(24)}  # -2..5: late on the whole, as real corpora are
 WORLD = np.random.default_rng(7)
 TO_ROWS = WORLD.normal(size=(SPOKEN, 384))
-TO_MOUTH = WORLD.normal(size=(SPOKEN, lip_probe.CHANNELS))
+TO_MOUTH = WORLD.normal(size=(SPOKEN, CHANNELS))
 
 
 def speak(seed: int, frames: int = FRAMES) -> np.ndarray:
@@ -56,7 +52,7 @@ POOL = [clip(key, f"source{i % 8}", seed=i, lag=lag) for i, (key, lag) in enumer
 
 @pytest.fixture(scope="module")
 def fit() -> LipFit:
-    fitted = LipProbe.fit(lambda: iter(POOL))
+    fitted = fit_probe(lambda: iter(POOL))
     assert fitted is not None
     return fitted
 
@@ -71,7 +67,7 @@ def test_offsets_are_exact_and_their_zero_is_absolute(fit: LipFit) -> None:
 
 @pytest.mark.parametrize("delay", [-4, 4])
 def test_a_delay_common_to_all_clips_is_seen(delay: int) -> None:
-    fitted = LipProbe.fit(lambda: (replace(record, margin=MARGIN - delay) for record in POOL))
+    fitted = fit_probe(lambda: (replace(record, margin=MARGIN - delay) for record in POOL))
     assert fitted is not None
     assert {key: score.offset_frames - delay for key, score in fitted.scores.items()} == LAGS
 
@@ -101,7 +97,7 @@ def arguments(record: LipRecord) -> tuple[np.ndarray, np.ndarray, int]:
 
 def test_clips_with_a_foreign_voice_do_not_spoil_the_probe() -> None:
     pool = [foreign(record, seed=200 + i) if i % 3 == 0 else record for i, record in enumerate(POOL)]
-    fitted = LipProbe.fit(lambda: iter(pool))
+    fitted = fit_probe(lambda: iter(pool))
     assert fitted is not None
     confidence = [fitted.scores[record.key].confidence for record in pool]
     assert max(confidence[0::3]) < min(confidence[1::3] + confidence[2::3])
@@ -110,7 +106,7 @@ def test_clips_with_a_foreign_voice_do_not_spoil_the_probe() -> None:
 
 
 def test_the_order_of_the_records_does_not_change_a_byte(fit: LipFit, tmp_path: Path) -> None:
-    again = LipProbe.fit(lambda: (POOL[i] for i in np.random.default_rng(0).permutation(len(POOL))))
+    again = fit_probe(lambda: (POOL[i] for i in np.random.default_rng(0).permutation(len(POOL))))
     assert again is not None
     fit.probe.save(tmp_path / "a.npz")
     again.probe.save(tmp_path / "b.npz")
@@ -121,18 +117,18 @@ def test_the_order_of_the_records_does_not_change_a_byte(fit: LipFit, tmp_path: 
 
 def test_sums_clip_by_clip_give_the_ridge_of_all_clips_at_once() -> None:
     rng = np.random.default_rng(3)
-    sums, xs, us = lip_probe._Sums(folds=2), [], []
+    sums, xs, us = lip_probe_fit._Sums(folds=2), [], []
     for i, frames in enumerate((400, 600, 500)):
         x = rng.normal(size=(frames, lip_probe.REGRESSORS)).astype(np.float32)
-        u = (x[:, : lip_probe.MOTIONS] + rng.normal(size=(frames, lip_probe.MOTIONS))).astype(np.float32)
-        sums.add(lip_probe._Clip(replace(POOL[0], margin=0), i % 2, u, x), shift=0)
+        u = (x[:, :MOTIONS] + rng.normal(size=(frames, MOTIONS))).astype(np.float32)
+        sums.add(lip_probe_fit._FitClip(replace(POOL[0], margin=0), i % 2, u, x), shift=0)
         xs.append(x - x.mean(0, dtype=np.float64))
         us.append(u - u.mean(0, dtype=np.float64))
     x, u = np.concatenate(xs), np.concatenate(us)
-    expected = np.linalg.solve(x.T @ x + lip_probe.RIDGE * np.eye(x.shape[1]), x.T @ u)
+    expected = np.linalg.solve(x.T @ x + lip_probe_fit.RIDGE * np.eye(x.shape[1]), x.T @ u)
     np.testing.assert_allclose(sums.solve().ridge, expected, atol=1e-6)
     # Fold 0 (clips 0 and 2) is predicted by the ridge of clip 1 alone.
-    alone = np.linalg.solve(xs[1].T @ xs[1] + lip_probe.RIDGE * np.eye(x.shape[1]), xs[1].T @ us[1])
+    alone = np.linalg.solve(xs[1].T @ xs[1] + lip_probe_fit.RIDGE * np.eye(x.shape[1]), xs[1].T @ us[1])
     np.testing.assert_allclose(sums.solve().held_out[0], alone, atol=1e-6)
 
 
@@ -147,12 +143,12 @@ def test_sums_clip_by_clip_give_the_ridge_of_all_clips_at_once() -> None:
     ids=["19 clips", "5 sources", "only foreign voices", "no faces"],
 )
 def test_too_little_to_learn_from_gives_no_probe(pool: list[LipRecord], tmp_path: Path) -> None:
-    assert LipProbe.fit(lambda: iter(pool)) is None
+    assert fit_probe(lambda: iter(pool)) is None
 
 
 def test_fit_command_says_what_a_probe_takes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="20 clips of 2 s"):
-        lip_probe.fit_command(lambda: iter(POOL[:3]), tmp_path / "probe.npz")
+        lip_probe_fit.fit_command(lambda: iter(POOL[:3]), tmp_path / "probe.npz")
     assert not (tmp_path / "probe.npz").exists()
 
 
@@ -221,69 +217,11 @@ def test_rows_that_do_not_cover_the_clip_are_refused(fit: LipFit) -> None:
         fit.probe.score(POOL[0].channels, POOL[0].rows * np.float16(np.nan), MARGIN)
 
 
-def face(opening: float) -> tuple[np.ndarray, np.ndarray]:
-    """One frame of a face like the reference, eye corners 1 apart, lips 13 and 14 `opening` apart."""
-    points = np.random.default_rng(5).normal(scale=0.3, size=(1, 478, 3))
-    points[0, list(lip_probe.RIGID)] = lip_probe.REFERENCE
-    points[0, 13], points[0, 14] = (0.0, 0.8, -0.4), (0.0, 0.8 + opening, -0.4)
-    points[0, 17] = (0.0, 1.2, -0.4)
-    return points, np.linspace(0, 1, 52)[None]
-
-
-def test_channels_measure_the_mouth_in_eye_distances_wherever_the_head_is() -> None:
-    points, shapes = face(opening=0.25)
-    expected = mouth_channels(points, shapes)
-    assert expected[0, [0, 7, 10]] == pytest.approx([0.25, 1.2, -0.4], abs=1e-4)  # opening; y and z of the lower lip
-    tilt, turn = 0.4, -0.6
-    rotation = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]]) @ np.array(
-        [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
-    )
-    moved = 87.0 * points @ rotation.T + (160, 150, -20)
-    np.testing.assert_allclose(mouth_channels(moved, shapes), expected, atol=1e-5)
-
-
-def test_frames_without_a_face_are_nan_in_channels_and_bridged_in_motion() -> None:
-    pairs = [face(0.2 + 0.1 * np.sin(i / 3)) for i in range(60)]
-    points, shapes = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    points[20:23] = np.nan
-    channels = mouth_channels(points, shapes)
-    assert np.flatnonzero(np.isnan(channels).any(1)).tolist() == [20, 21, 22]
-    assert lip_probe.valid_share(channels) == pytest.approx(57 / 60)
-    moving = motion(channels)
-    assert moving.shape == (60, 56) and np.isfinite(moving).all()
-    np.testing.assert_allclose(moving[:, [0, 28]].std(0), 1, atol=1e-3)
-    assert not moving[:, 14].any()  # jawOpen, the same in every frame
-
-
-def test_blendshape_columns_are_those_of_the_names() -> None:
-    names = [BLENDSHAPES[column] for column in lip_probe.BLENDSHAPES]
-    single = ("jawOpen", "Close", "Funnel", "Pucker", "RollLower", "RollUpper", "ShrugLower", "ShrugUpper")
-    assert [name.removeprefix("mouth") for name in names] == list(single)
-    pairs = [(BLENDSHAPES[left], BLENDSHAPES[right]) for left, right in lip_probe.BLENDSHAPE_PAIRS]
-    kinds = ("Stretch", "LowerDown", "UpperUp", "Press", "Smile", "Dimple")
-    assert pairs == [(f"mouth{kind}Left", f"mouth{kind}Right") for kind in kinds]
-
-
 def test_importing_it_costs_numpy_only() -> None:
     code = "import sys, models.lip_probe; print({'torch', 'mediapipe', 'cv2', 'scipy'} & set(sys.modules))"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.skipif(not (MEDIA / "labels.csv").exists(), reason="real clips not here")
-def test_a_real_speakers_mouth_measures_the_same_when_the_picture_is_tilted() -> None:
-    landmarker = weights.find("face_landmarker")
-    if landmarker is None:
-        pytest.skip("face_landmarker is not fetched")
-    path = MEDIA / "real__hdtf_RD_Radio2_000.mp4"
-    pictures = np.stack([picture for _, picture in scan(path, probe(path), end_frame=75)])
-    turn = cv2.getRotationMatrix2D((256, 256), 15, 1.0)
-    tilted = np.stack([cv2.warpAffine(picture, turn, (512, 512)) for picture in pictures])
-    model = FaceLandmarks(landmarker)
-    upright, turned = (motion(mouth_channels(*vars(model.measure(p)).values())) for p in (pictures, tilted))
-    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(upright.T[:14], turned.T[:14], strict=True)]
-    assert np.median(correlations) > 0.9
 
 
 def test_the_command_fits_what_a_curation_left_in_its_parts(
@@ -302,6 +240,6 @@ def test_the_command_fits_what_a_curation_left_in_its_parts(
         }
         write_tar(part, [Sample(record.key, members)])
     found = tmp_path / "probe.npz"
-    assert lip_probe.main(["fit", "--clips", str(tmp_path / "out"), "--output", str(found)]) == 0
+    assert lip_probe_fit.main(["fit", "--clips", str(tmp_path / "out"), "--output", str(found)]) == 0
     assert f"fitted on {len(POOL)} clips" in capsys.readouterr().out
     assert np.array_equal(LipProbe.load(found).ridge, fit.probe.ridge)

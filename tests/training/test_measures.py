@@ -9,7 +9,8 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from media.audio import AudioTrack
-from models.lip_probe import CHANNELS, LipProbe
+from models.lip_probe import LipProbe
+from models.mouth import CHANNELS
 from models.syncnet import SyncNet, SyncNetModel
 from tests.models.test_inception import blocks
 from tests.videos import Pictures, Sound, numbered, tone, write_video

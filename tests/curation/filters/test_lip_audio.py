@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from curation.filters.lip_audio import PROBE_FILE, LipAudio
-from models.lip_probe import CHANNELS, WHISPER_LAYER, LipProbe, chosen
+from models.lip_probe import WHISPER_LAYER, LipProbe
+from models.lip_probe_fit import choose_clips
+from models.mouth import CHANNELS
 from shards.sample import Sample, encode_json, encode_npy
 
 NOTHING = float("nan")
@@ -56,8 +58,8 @@ def test_late_sound_is_taken_from_later_in_the_track():
 
 
 def test_only_clips_without_a_fitted_probe_may_be_judged_again():
-    assert LipAudio().undecided(scores(NOTHING, NOTHING, NOTHING))
-    assert not LipAudio().undecided(scores(0.1))
+    assert LipAudio().is_undecided(scores(NOTHING, NOTHING, NOTHING))
+    assert not LipAudio().is_undecided(scores(0.1))
 
 
 FRAMES, MARGIN = 60, 15
@@ -98,7 +100,7 @@ class Reader:
 def test_the_probe_is_fitted_on_so_many_clips_and_scores_the_others(tmp_path: Path) -> None:
     reader = Reader(seed=0)
     found = LipAudio(fit_clips=24).measure_all(POOL.keys(), reader, tmp_path, fitted=False)
-    fitted_on = chosen(POOL, 24)
+    fitted_on = choose_clips(POOL, 24)
     assert len(fitted_on) == 24
     assert reader.asked == [fitted_on] * 7 + [set(POOL)]
     assert LipProbe.load(tmp_path / PROBE_FILE).clips == 24
@@ -123,6 +125,6 @@ def test_enough_room_for_all_clips_fits_on_all(tmp_path: Path) -> None:
 
 
 def test_the_chosen_stay_chosen_when_others_join() -> None:
-    few, more = chosen(list(POOL)[:30], 10), chosen(POOL, 10)
+    few, more = choose_clips(list(POOL)[:30], 10), choose_clips(POOL, 10)
     assert len(few) == len(more) == 10
     assert more & set(list(POOL)[:30]) <= few

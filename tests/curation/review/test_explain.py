@@ -9,7 +9,7 @@ import cv2
 import pytest
 from rich.console import Console
 
-from curation.review.explain import explain, main, named, print_explained, thumbnails, timeline
+from curation.review.explain import explain, find_source, main, print_explained, thumbnails, timeline
 from manifests.reader import ManifestError
 from tests.curation.outputs import made_output
 
@@ -33,7 +33,7 @@ def test_spans_cover_the_video_and_name_the_number_that_decided(output: Path) ->
         (75, 140),
         (140, 200),
     ]
-    told = [span.told for span in found.spans]
+    told = [span.deciding_number for span in found.spans]
     assert told[0] == "nearest: blur 0.4 <= 0.68, 41% to spare"
     assert told[1] == "max_displacement 0.25, max_gap_frames 8, min_s 2.0"
     assert told[2] == "blur 0.7 > 0.68"
@@ -41,7 +41,7 @@ def test_spans_cover_the_video_and_name_the_number_that_decided(output: Path) ->
 
 
 def test_a_verdict_that_rests_on_two_numbers_tells_both(output: Path) -> None:
-    assert explain(output, "berta").spans[0].told == "source_speech_s 1 < 3; source_speech_share 0.1 < 0.3"
+    assert explain(output, "berta").spans[0].deciding_number == "source_speech_s 1 < 3; source_speech_share 0.1 < 0.3"
 
 
 def test_the_terminal_shows_every_second_once(output: Path) -> None:
@@ -78,13 +78,13 @@ def test_page_and_picture_are_whole_files_of_their_own(output: Path, tmp_path: P
 
 def test_a_name_stands_for_one_source() -> None:
     paths = ["/raw/a/anna.mp4", "/raw/b/anna.mp4", "/raw/b/berta.mp4", "/raw/b/berta.mp4.mkv"]
-    assert named("/raw/a/anna.mp4", paths) == paths[0]
-    assert named("b/anna.mp4", paths) == paths[1]
-    assert named("berta.mp4", paths) == paths[2]
+    assert find_source("/raw/a/anna.mp4", paths) == paths[0]
+    assert find_source("b/anna.mp4", paths) == paths[1]
+    assert find_source("berta.mp4", paths) == paths[2]
     with pytest.raises(ManifestError, match="2 sources"):
-        named("anna", paths)
+        find_source("anna", paths)
     with pytest.raises(ManifestError, match="no source"):
-        named("cleo", paths)
+        find_source("cleo", paths)
 
 
 def test_the_command_says_what_is_wrong_in_one_line(output: Path, tmp_path: Path, capsys: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from curation.review.page import as_json
 from curation.review.pictures import Album
-from curation.review.report import PICTURES_ELSE, main, rounded, sampled, write_report
+from curation.review.report import PICTURES_ELSE, choose_rows, main, round_digits, write_report
 from manifests.reader import read_clips
 from media.encode import decode_mp4
 from tests.curation.outputs import made_output
@@ -147,16 +147,16 @@ def test_a_folder_that_is_no_output_is_told_in_one_line(tmp_path: Path, capsys: 
 def test_galleries_are_half_the_nearest_and_half_a_seeded_sample_of_as_many_sources_as_there_are() -> None:
     sources = [f"{row}.mp4" for row in range(99)] + ["98.mp4"]
     clips = pd.DataFrame({"reason": "blur", "headroom": np.linspace(-1, -0.01, 100), "source": sources})
-    rows = sampled(clips, "blur")
+    rows = choose_rows(clips, "blur")
     assert len(rows) == len(set(rows)) == PICTURES_ELSE
     assert rows[: PICTURES_ELSE // 2] == [99, 97, 96, 95]
-    assert sampled(clips, "blur") == rows
-    assert len(sampled(clips.assign(source="one.mp4"), "blur")) == PICTURES_ELSE
-    assert sorted(sampled(clips.assign(headroom=np.nan)[:3], "blur")) == [0, 1, 2]
+    assert choose_rows(clips, "blur") == rows
+    assert len(choose_rows(clips.assign(source="one.mp4"), "blur")) == PICTURES_ELSE
+    assert sorted(choose_rows(clips.assign(headroom=np.nan)[:3], "blur")) == [0, 1, 2]
 
 
 def test_shown_numbers_have_four_digits() -> None:
-    assert rounded(pd.Series([0.123456, -1234.56, 0.0, np.nan])) == [0.1235, -1235.0, 0.0, None]
+    assert round_digits(pd.Series([0.123456, -1234.56, 0.0, np.nan])) == [0.1235, -1235.0, 0.0, None]
 
 
 def test_an_album_without_shards_or_parts_is_empty(tmp_path: Path) -> None:
