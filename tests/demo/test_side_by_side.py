@@ -38,7 +38,7 @@ def test_a_strip_shows_a_row_for_each_video_cut_where_the_sources_mouth_is(talke
     strip = draw_strip(folder / "talker_a.mp4", [folder / "talker_a.mp4", folder / "silence.mp4"], ["a", "b", "c"])
     assert strip.shape == (3 * TILE, MARGIN + COLUMNS * TILE, 3)
     rows = strip[:, MARGIN:].reshape(3, TILE, COLUMNS * TILE, 3).astype(int)
-    assert np.abs(rows[0] - rows[1]).mean() > 1  # the other times of a shorter film
+    assert np.array_equal(rows[0], rows[1])
     assert np.abs(rows[0] - rows[2]).mean() > 5
     assert main([str(folder / "silence.mp4"), str(folder / "silence.mp4"), "-o", str(output)]) == 0
     assert output.read_bytes()[1:4] == b"PNG"
