@@ -9,7 +9,7 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ from shards.whole_file import remove_leftovers, whole_file
 SCORES = TableFormat("curation.corpus_scores", 1)
 SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
+RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"
 CODE_ROOMS = ("curation", "media", "models", "shards")  # what decides the bytes of a part
 
 
@@ -86,10 +87,14 @@ class Entry:
 class Ledger:
     """The finished sources of one output folder. `add` keeps one in memory, `flush` makes all of them last.
 
-    Raises OutputError when the folder cannot be written.
+    `guard` is called before anything is committed; it raises if this process may no longer write here. Raises
+    OutputError when the folder cannot be written.
     """
 
-    def __init__(self, output: Path, recipe: dict[str, Any], fork: bool = False) -> None:
+    def __init__(
+        self, output: Path, recipe: dict[str, Any], fork: bool = False, guard: Callable[[], None] = lambda: None
+    ) -> None:
+        self.guard = guard
         self.output, self.folder = output, output / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         check_recipe(output, recipe, fork)
@@ -122,6 +127,7 @@ class Ledger:
 
     def begin(self, identity: Identity) -> None:
         """Notes an attempt, on the disk, before it is made."""
+        self.guard()
         with writing(self.attempts):
             note(self.attempts, [storable(identity.path)])
 
@@ -134,6 +140,7 @@ class Ledger:
 
     def flush(self) -> None:
         if self.waiting:
+            self.guard()
             path = self.folder / f"{self.next_segment:06d}.parquet"
             with writing(path):
                 write_table(path, pd.DataFrame(self.waiting), LEDGER, MEANINGS)
@@ -149,6 +156,7 @@ class Ledger:
 
     def drop_parts(self, parts: Iterable[Path]) -> None:
         """Removes parts, after noting that this is on purpose."""
+        self.guard()
         gone = sorted(parts)
         with writing(self.folder / DROPPED_PARTS):
             note(self.folder / DROPPED_PARTS, [part.stem for part in gone])
@@ -166,6 +174,7 @@ class Ledger:
     def settle(self, stage: str, scores: dict[str, dict[str, float]]) -> None:
         """Keeps these scores for good: a fit on more clips, later, does not judge them again."""
         if scores:
+            self.guard()
             frame = pd.DataFrame([{"key": key, **row} for key, row in sorted(scores.items())])
             path = self.folder / f"{stage.split('/')[1]}-{len(self.score_segments(stage)):06d}.parquet"
             write_table(path, frame, SCORES, dict.fromkeys(frame, f"{stage}, as in clips.parquet"))
@@ -180,7 +189,7 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
     With `fork` it may: what is finished stays as it is, the rest follows the new recipe. Every sample names its own.
     """
     path = output / "recipe.yaml"
-    earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else recipe
+    earlier = read_recipe(path) if path.exists() else recipe
     if earlier["hash"] != recipe["hash"] and not fork:
         changes = "\n".join(f"  {line}" for line in differences(earlier, recipe) if not line.startswith("hash:"))
         raise LedgerError(
@@ -193,6 +202,17 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
             path.rename(path.with_name(f"recipe-{earlier['hash'][:8]}.yaml"))
         with whole_file(path) as file:
             file.write(yaml.safe_dump(recipe, sort_keys=False).encode())
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe of an output; raises LedgerError if the file holds none."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {RECIPE_ADVICE}") from error
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("hash"), str) or "profile" not in recipe:
+        raise LedgerError(f"{path}: is no recipe: profile and hash are missing; {RECIPE_ADVICE}")
+    return recipe
 
 
 def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
