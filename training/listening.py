@@ -18,7 +18,7 @@ of what is drawn over what is true. It is left out where attainable itself is no
 Where the share is too low:
 - what differs under the shifted mask besides the lips (a head that turns, light, noise) counts as attainable, although
   no sound tells it. For heads at rest that is nothing; for three real clips with lively heads windows with equally open
-  lips differed by 94 % and more of the mean, so that a share there is good for comparing runs, not as a share;
+  lips differed by 94 to 96 % of the mean, so that a share there is good for comparing runs, not as a share;
 - Whisper's rows tell about three quarters of the variance of the mouth's opening, so no network reaches 1;
 - at low sigma the noisy latents themselves show the mouth, and a good network believes them against a wrong sound: the
   larger sigma, the nearer to the definition.
