@@ -1,6 +1,9 @@
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training import curve
@@ -15,17 +18,25 @@ def line(step: int, share: float | None, **more: float) -> dict:
     return found
 
 
-def listening_axes(lines: list[dict]):
+def listening_axes(lines: list[dict]) -> Any:
     axes = Figure().subplots()
     curve.draw_listening(axes, lines)
     return axes
 
 
+def labels_of(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    assert legend
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def test_listening_is_drawn_as_a_share_with_error_bars_and_a_line_for_each_noise_level():
     axes = listening_axes([line(0, 0.0), line(50, 0.1), line(100, 0.25)])
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = labels_of(axes)
     assert labels == ["sigma 5", "sigma 20", "all, +- 1 standard error"]
-    lines = {each.get_label(): each.get_ydata().tolist() for each in axes.lines if each.get_label() in labels}
+    lines = {
+        each.get_label(): np.asarray(each.get_ydata()).tolist() for each in axes.lines if each.get_label() in labels
+    }
     assert lines == {"sigma 5": [0.0, 0.05, 0.125], "sigma 20": [0.0, 0.2, 0.5]}
     points, _, (bars,) = axes.containers[0]
     assert points.get_xydata().tolist() == [[0, 0.0], [50, 0.1], [100, 0.25]]
@@ -50,7 +61,7 @@ def test_a_share_that_is_missing_at_one_step_is_passed_over():
 def test_the_loss_of_training_and_validation_share_an_axis():
     axes = Figure().subplots()
     curve.draw_loss(axes, [line(1, 0.1, loss=0.5), {"step": 1, "loss_by_sigma/below_0.5": 2.0}])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sigma below 0.5", "all", "validation"]
+    assert labels_of(axes) == ["sigma below 0.5", "all", "validation"]
 
 
 def test_a_step_logged_twice_counts_as_logged_last():

@@ -56,14 +56,16 @@ def base(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).save_pretrained(folder / "unet")
     vae = toy_vae()
     frames = next(loader(open_squares(squares, frames=4), 8)).frames().flatten(0, 1)
+    convolution = vae.quant_conv
+    assert convolution is not None and convolution.bias is not None
     with torch.no_grad():
-        mean, log_variance = vae.quant_conv.weight[:4], vae.quant_conv.weight[4:]
+        mean, log_variance = convolution.weight[:4], convolution.weight[4:]
         found = vae.encode(frames).latent_dist.mean  # pyright: ignore[reportAttributeAccessIssue]
         spread, middle = found.std(dim=(0, 2, 3)), found.mean(dim=(0, 2, 3))
         mean /= spread[:, None, None, None]
-        vae.quant_conv.bias[:4] = (vae.quant_conv.bias[:4] - middle) / spread
+        convolution.bias[:4] = (convolution.bias[:4] - middle) / spread
         log_variance.zero_()
-        vae.quant_conv.bias[4:] = -12  # a posterior without noise
+        convolution.bias[4:] = -12  # a posterior without noise
     vae.save_pretrained(folder / "vae")
     return folder
 
@@ -82,8 +84,8 @@ def untrained(base: Path, settings: TrainingSettings) -> SayAnything:
     return build(base, settings.model, AudioShape(2, DIM, settings.data.window_frames), 4).eval()
 
 
-def pairs_of(squares: Path, base: Path, windows: int, ranks: Ranks = ALONE, **settings: object) -> PairedWindows:
-    chosen = settings_of(base, f"run.validation_windows={windows}", *(f"{k}={v}" for k, v in settings.items()))
+def pairs_of(squares: Path, base: Path, windows: int, *settings: str, ranks: Ranks = ALONE) -> PairedWindows:
+    chosen = settings_of(base, f"run.validation_windows={windows}", *settings)
     data = open_data(squares, chosen.data, chosen.mask)
     codec = LatentCodec.load(base, ALONE.device, torch.float32)
     return PairedWindows.of(data.validation() or data, chosen, codec, ranks)
@@ -170,15 +172,15 @@ def test_the_wrong_sound_is_of_the_same_clip_a_second_away(squares: Path, base: 
 
 
 def test_two_ranks_measure_what_one_measures(squares: Path, base: Path) -> None:
-    whole = pairs_of(squares, base, 16, **{"optimizer.micro_batch": 4})
-    parts = [pairs_of(squares, base, 16, Ranks(r, 2, ALONE.device), **{"optimizer.micro_batch": 4}) for r in range(2)]
+    whole = pairs_of(squares, base, 16, "optimizer.micro_batch=4")
+    parts = [pairs_of(squares, base, 16, "optimizer.micro_batch=4", ranks=Ranks(r, 2, ALONE.device)) for r in range(2)]
     distances = [torch.cat([w.distance for pair in each.pairs for w in pair[:1]]) for each in (whole, *parts)]
     assert len(distances[0]) == 8
     torch.testing.assert_close(distances[0].sort().values, torch.cat(distances[1:]).sort().values)
 
 
 def test_clips_that_are_too_short_are_not_measured(squares: Path, base: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pairs = pairs_of(squares, base, 8, **{"data.frames": 60})
+    pairs = pairs_of(squares, base, 8, "data.frames=60")
     assert pairs.measure(untrained(base, pairs.settings)) is None
     assert "needs clips of 124 frames or more" in caplog.text
 
