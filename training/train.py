@@ -167,9 +167,11 @@ class Trainer:
 
     def _validate(self, journal: "Journal") -> None:
         self.network.eval()
-        loss, sensitivity = self.validation.sensitivity(self.network)
         folder = self.run_folder / "validation" / f"step-{self.state.step:08d}"
-        journal.validated(loss, sensitivity, self.validation.pictures(self.network, folder))
+        with self.state.averaged_weights():  # what is exported
+            loss, listening = self.validation.loss(self.network), self.validation.listening(self.network)
+            picture = self.validation.pictures(self.network, folder)
+        journal.validated(loss, listening, picture)
 
     def _save(self) -> None:
         self.checkpoints.save(self.state)
