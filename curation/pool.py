@@ -39,6 +39,23 @@ class ClusterError(ValueError):
     """Ray has not the resources that the profile names, or has stopped."""
 
 
+@dataclass(frozen=True)
+class Done:
+    """An item and what a worker returned for it."""
+
+    item: Any
+    result: Any
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An item whose workers died twice: the reason, such as `error:timeout`, and the end of the worker's log."""
+
+    item: Any
+    reason: str
+    detail: str
+
+
 @dataclass
 class Running:
     item: Any
@@ -92,15 +109,13 @@ class Pool:
         method: str,
         items: Iterable[Any],
         *,
-        begin: Callable[[Any], Any] = lambda _: None,
-        done: Callable[[Any, Any], Any],
-        lost: Callable[[Any, str, str], Any],
         deadline_s: Callable[[Any], float],
-    ) -> None:
-        """Calls `method` of some worker for every item; `lost` gets those whose workers died twice: item, reason, log.
+        begin: Callable[[Any], Any] = lambda _: None,
+    ) -> Iterator[Done | Lost]:
+        """Call `method` of some worker for every item; yield each item once, in the order in which they end.
 
-        `begin` is called before an item is handed out. Raises OutputError when a worker cannot write, ClusterError when
-        Ray is gone.
+        An item has `deadline_s` of it; `begin` is called before it is handed out. Raises OutputError when a worker
+        cannot write, ClusterError when Ray has stopped.
         """
         waiting, suspects, deaths = deque(items), deque[Any](), Counter[int]()
         idle, running = deque(self.workers), dict[Any, Running]()
@@ -126,12 +141,12 @@ class Pool:
                     if deaths[id(job.item)] < MAX_DEATHS:
                         suspects.append(job.item)
                     else:
-                        lost(job.item, reason, detail)
+                        yield Lost(job.item, reason, detail)
                 except RayTaskError as error:
                     raise error.cause if isinstance(error.cause, OutputError) else error from error
                 else:
-                    done(job.item, result)
                     idle.append(self.renew(job.worker, result))
+                    yield Done(job.item, result)
 
     def wait_for_results(self, running: dict[Any, Running]) -> Iterator[Any]:
         """Yield the references that have a result; kill the workers of those that are past their deadline."""

@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     except (LedgerError, ClusterError, OSError) as error:
         return refuse(error)
     except KeyboardInterrupt:
-        return stopped("stopped")
+        return report_stop("stopped")
     try:
         try:
             curate(videos, ledger, pool, profile, options.retry)
@@ -183,11 +184,17 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         stages = build_stages(profile.stages)
         table = finish(options.output, profile, stages, ledger, keep_parts=not options.drop_parts)
     except KeyboardInterrupt:
+<<<<<<< HEAD
         return stopped("stopped")
     except (ClusterError, LockError, OutputError, PackError, ShardError) as error:
         return stopped(str(error))
+=======
+        return report_stop("stopped")
+    except (ClusterError, OutputError, PackError, ShardError) as error:
+        return report_stop(str(error))
+>>>>>>> house
     except OSError as error:
-        return stopped(f"{error.filename or options.output}: {error.strerror}")
+        return report_stop(f"{error.filename or options.output}: {error.strerror}")
     print_summary(table)
     print(f"manifests and shards: {options.output}")
     report(options.output)
@@ -204,7 +211,8 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def stopped(why: str) -> int:
+def report_stop(why: str) -> int:
+    """Print why the run stopped; return its exit code."""
     text = f"curation/run.py: {why}; nothing that was finished is lost, the same command continues"
     print(printable(text), file=sys.stderr)
     return 1
@@ -219,21 +227,16 @@ def retry_option(text: str) -> str:
 
 
 def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile, retry: str | None) -> None:
-    """Brings every video that is not finished into the ledger."""
+    """Bring every video that is not finished into the ledger."""
+    from curation.pool import Lost
     from curation.source import duplicate, failed, unread
 
     waiting = [video for video in videos if not ledger.is_finished(video, retry)]
     found: list[Identity] = []
     with Bar("reading headers", len(waiting)) as bar:
-
-        def identified(_: Path, identity: "Identity") -> None:
-            found.append(identity)
+        for end in pool.map("identify", waiting, deadline_s=lambda _: HEADER_DEADLINE_S):
+            found.append(unread(end.item, end.reason, end.detail) if isinstance(end, Lost) else end.result)
             bar.advance()
-
-        def unreadable(path: Path, reason: str, detail: str) -> None:
-            identified(path, unread(path, reason, detail))
-
-        pool.map("identify", waiting, done=identified, lost=unreadable, deadline_s=lambda _: HEADER_DEADLINE_S)
 
     found.sort(key=lambda identity: str(identity.path))
     originals = {entry.source_id: path for path, entry in ledger.done.items() if entry.status != "duplicate"}
@@ -251,23 +254,21 @@ def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipeline
     work.sort(key=lambda each: (storable(each.path) in ledger.interrupted, -each.frames, str(each.path)))
 
     with Bar("curating", len(work), sum(identity.duration_s for identity in work)) as bar:
-
-        def done(identity: "Identity", curated: "Curated") -> None:
+        for end in pool.map("curate", work, begin=ledger.begin, deadline_s=partial(deadline_s, profile.workers)):
+            identity = end.item
+            curated = failed(identity, end.reason, end.detail) if isinstance(end, Lost) else end.result
             ledger.add(identity, curated)
             bar.advance(identity.duration_s)
-            account(identity, curated, bar.print)
-
-        def lost(identity: "Identity", reason: str, detail: str) -> None:
-            done(identity, failed(identity, reason, detail))
-
-        def deadline_s(identity: "Identity") -> float:
-            return profile.workers.deadline_s + profile.workers.deadline_factor * identity.duration_s
-
-        pool.map("curate", work, begin=ledger.begin, done=done, lost=lost, deadline_s=deadline_s)
+            print_account(identity, curated, bar.print)
 
 
-def account(identity: "Identity", curated: "Curated", say: Callable[[str], None]) -> None:
-    """One line per source: what became of its seconds."""
+def deadline_s(settings: pipelines.WorkerSettings, identity: "Identity") -> float:
+    """Return how long a worker may take for a source, in seconds."""
+    return settings.deadline_s + settings.deadline_factor * identity.duration_s
+
+
+def print_account(identity: "Identity", curated: "Curated", say: Callable[[str], None]) -> None:
+    """Log and print one line for a source: how many of its seconds were kept or dropped, by reason."""
     seconds: Counter[str] = Counter()
     for clip in curated.clips:
         seconds[clip["reason"]] += (clip["end_frame"] - clip["start_frame"]) / FPS

@@ -1,7 +1,17 @@
 """One source video: who it is, and through the stages to its part (a tar of samples) and its rows.
 
-This is the unit of work, of commit and of failure. Whatever a video holds, it ends in rows: a file that cannot be
-used, or a stage that raises, becomes one row `error:...` over all of it.
+This is the unit of work, of commit and of failure. The way of a video:
+
+1. `identify` reads its header and hashes it; what cannot be read is an Identity with a reason.
+2. The driver (`curation/run.py`) hands it to a worker, which calls `curate`.
+3. `run_stages` takes it through the profile's stages as one clip, then as the clips that steps cut from it. A filter
+   measures a clip, `judge` compares its numbers with the filter's limits, and a dropped clip skips the stages left.
+4. `write_part` encodes what comes out of the last stage, one clip at a time, into OUT/parts, and collects a row of
+   every clip. The rows of a source cover each of its frames once.
+5. The driver commits the rows to the ledger. Corpus filters, packing and the manifests follow after the last source
+   (`curation/corpus.py`).
+
+A file that cannot be used, or a stage that raises, becomes one row `error:...` over all of it.
 """
 
 import hashlib

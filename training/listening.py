@@ -115,7 +115,6 @@ class Windows:
     """B windows ready for the network, and how far the frames of another sound lie from theirs."""
 
     noisy: Noisy
-    mask: Tensor  # float32 [B, F, 1, h, w]: 1 for latents that the mask touches
     distance: Tensor  # [B]: mean of |z0' - z0|^2 under the mask
 
 
@@ -144,7 +143,7 @@ class PairedWindows:
                 log.warning("listening: %s", error)
         if ranks.first and not pairs:
             log.warning(
-                "listening is not measured: it needs clips of %d frames or more, and run.validation_windows of 4 or more",
+                "listening is not measured: it needs clips of %d frames and run.validation_windows of 4 or more",
                 frames + apart,
             )
         return cls(pairs, settings, ranks)
@@ -183,11 +182,10 @@ def cut(batch: Batch, start: int, frames: int, window_frames: int) -> Batch:
 
 def windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentCodec) -> Windows:
     noisy = prepare(own, codec, settings.noise, settings.model.fusion, mask_conditions=False)
-    mask = functional.max_pool2d(own.masks().flatten(0, 1), codec.factor).unflatten(0, own.mask_boxes.shape[:2])
     there, here = centres(other.mask_boxes), centres(own.mask_boxes)
     moved = shifted(other.frames(), there - here)
     distance = codec.scale * (codec.condition(moved) - codec.condition(own.frames()))
-    return Windows(noisy, mask, mean_inside(distance.square(), mask))
+    return Windows(noisy, mean_inside(distance.square(), noisy.mask))
 
 
 def centres(boxes: Tensor) -> Tensor:
@@ -224,7 +222,7 @@ def losses_inside(network: SayAnything, of: Windows, sigma: float, tokens: Tenso
     scalings = Scalings.of(level)
     z = noisy.z0 + sigma * noisy.n
     F = network.denoise(scalings.c_in * z, scalings.c_noise, noisy.conditions.concatenated, tokens, residuals)
-    return mean_inside((F.float() - velocity(noisy.z0, noisy.n, level)).square(), of.mask)
+    return mean_inside((F.float() - velocity(noisy.z0, noisy.n, level)).square(), noisy.mask)
 
 
 def mean_inside(values: Tensor, mask: Tensor) -> Tensor:

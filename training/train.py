@@ -12,6 +12,7 @@ Exit code 0: all steps done; 1: stopped before the end, run it again; 2: refused
 """
 
 import argparse
+import copy
 import dataclasses
 import logging
 import os
@@ -64,6 +65,7 @@ class Trainer:
                 f"{settings.optimizer.micro_batch} clips of optimizer.micro_batch"
             )
         self.codec, self.network = models(settings, data, ranks)
+        validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
         if isinstance(data, Indexed) and settings.data.cache != "none":
             data.cache = cached(data, settings, run, self.codec, ranks)
         if settings.run.checkpointing:
@@ -74,7 +76,7 @@ class Trainer:
             self.network.unet.compile()
         self.state = State(self.network, optimizer_of(self.network, settings), averaged_of(self.network))
         self.checkpoints = Checkpoints(run, settings.run.keep, ranks)
-        self.validation = Validation.of(data.validation() or data, settings, self.codec, ranks)
+        self.validation = Validation.of(validated, settings, self.codec, ranks)
         self.stop_asked = False
 
     def run(self) -> bool:

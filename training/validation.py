@@ -25,7 +25,6 @@ from training.ranks import Ranks
 from training.sampler import euler, guided, karras_sigmas
 from training.settings import TrainingSettings
 
-GUIDANCE = 3.0  # appendix B
 log = logging.getLogger("training")
 
 
@@ -83,8 +82,10 @@ class Validation:
         noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
         with autocast(self.ranks.device, self.settings.run.precision):
             tokens, residuals = network.encode(noisy.conditions)
-            denoise = guided(network, noisy.conditions.concatenated, tokens, residuals, GUIDANCE)
-            z0 = euler(denoise, noisy.n, karras_sigmas(self.settings.run.validation_steps))
+            how = self.settings.sampling
+            denoise = guided(network, noisy.conditions.concatenated, tokens, residuals, how.guidance)
+            sigmas = karras_sigmas(self.settings.run.validation_steps, how.sigma_min, how.sigma_max)
+            z0 = euler(denoise, noisy.n, sigmas)
         made = torch.stack([self.codec.decode(clip) for clip in z0])
         true = batch.frames()
         rows = [true, true * (1 - batch.masks()), made]

@@ -1,11 +1,21 @@
 """What the pool tells of dead workers; how it treats them is shown by tests/test_chaos.py on a real Ray."""
 
 import argparse
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
 from curation.pool import LAST_WORDS_LINES, ClusterError, last_words, start_ray
+=======
+import curation.pool
+import pipelines
+from curation.pool import LAST_WORDS_LINES, Done, Lost, Pool, last_words
+>>>>>>> house
 from curation.run import retry_option
 from curation.worker import log_path
 
@@ -42,6 +52,7 @@ def test_retry_of_anything_else_is_refused() -> None:
         retry_option("dropped")
 
 
+<<<<<<< HEAD
 def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise RuntimeError("no node\ncould not be reached")
@@ -50,3 +61,43 @@ def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     with pytest.raises(ClusterError, match="Ray at head:6379 cannot start or be joined: could not be reached"):
         start_ray()
+=======
+class Echo:
+    """A worker that returns what it is given; `die` ends its process, `hang` never returns."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def ready(self) -> str:
+        return "echo"
+
+    def echo(self, path: Path) -> str:
+        if path.name == "die":
+            os._exit(1)
+        if path.name == "hang":
+            time.sleep(600)
+        return path.name.upper()
+
+
+def test_every_item_ends_once_and_those_whose_worker_died_twice_are_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curation.pool, "Worker", Echo)
+    profile = pipelines.load("embedded")
+    begun: list[str] = []
+    pool = Pool(replace(profile, workers=replace(profile.workers, recycle_sources=2)), tmp_path, "recipe", False, 2)
+    try:
+        items = [Path(name) for name in ("a", "die", "b", "hang", "c", "d")]
+        seconds = {Path("hang"): 3.0}
+        outcomes = pool.map(
+            "echo", items, begin=lambda item: begun.append(item.name), deadline_s=lambda item: seconds.get(item, 300.0)
+        )
+        ends = list(outcomes)
+    finally:
+        pool.close()
+    assert sorted(end.item.name for end in ends) == sorted(item.name for item in items)
+    assert {end.result for end in ends if isinstance(end, Done)} == {"A", "B", "C", "D"}
+    lost = {end.item.name: end.reason for end in ends if isinstance(end, Lost)}
+    assert lost == {"die": "error:worker_crash", "hang": "error:timeout"}
+    assert [begun.count(name) for name in ("a", "die", "hang")] == [1, 2, 2]
+>>>>>>> house

@@ -166,7 +166,7 @@ def test_the_wrong_sound_is_of_the_same_clip_a_second_away(squares: Path, base: 
         assert mine.shape == other.shape
         assert not (mine == other).all(dim=(1, 2, 3)).any()
         # both windows show the same head: beside the mask nothing differs
-        beside = 1 - first.mask.amax(dim=1, keepdim=True)
+        beside = 1 - first.noisy.mask.amax(dim=1, keepdim=True)
         shown = [window.noisy.conditions.concatenated for window in (first, second)]
         assert ((shown[0] - shown[1]).abs() * beside).amax() < 0.5
 
