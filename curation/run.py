@@ -184,15 +184,9 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         stages = build_stages(profile.stages)
         table = finish(options.output, profile, stages, ledger, keep_parts=not options.drop_parts)
     except KeyboardInterrupt:
-<<<<<<< HEAD
-        return stopped("stopped")
-    except (ClusterError, LockError, OutputError, PackError, ShardError) as error:
-        return stopped(str(error))
-=======
         return report_stop("stopped")
-    except (ClusterError, OutputError, PackError, ShardError) as error:
+    except (ClusterError, LockError, OutputError, PackError, ShardError) as error:
         return report_stop(str(error))
->>>>>>> house
     except OSError as error:
         return report_stop(f"{error.filename or options.output}: {error.strerror}")
     print_summary(table)

@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-from curation.pool import LAST_WORDS_LINES, ClusterError, last_words, start_ray
-=======
 import curation.pool
 import pipelines
-from curation.pool import LAST_WORDS_LINES, Done, Lost, Pool, last_words
->>>>>>> house
+from curation.pool import LAST_WORDS_LINES, ClusterError, Done, Lost, Pool, last_words, start_ray
 from curation.run import retry_option
 from curation.worker import log_path
 
@@ -52,7 +48,6 @@ def test_retry_of_anything_else_is_refused() -> None:
         retry_option("dropped")
 
 
-<<<<<<< HEAD
 def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise RuntimeError("no node\ncould not be reached")
@@ -61,7 +56,8 @@ def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     with pytest.raises(ClusterError, match="Ray at head:6379 cannot start or be joined: could not be reached"):
         start_ray()
-=======
+
+
 class Echo:
     """A worker that returns what it is given; `die` ends its process, `hang` never returns."""
 
@@ -100,4 +96,3 @@ def test_every_item_ends_once_and_those_whose_worker_died_twice_are_lost(
     lost = {end.item.name: end.reason for end in ends if isinstance(end, Lost)}
     assert lost == {"die": "error:worker_crash", "hang": "error:timeout"}
     assert [begun.count(name) for name in ("a", "die", "hang")] == [1, 2, 2]
->>>>>>> house
