@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,19 @@ from pydantic import TypeAdapter, ValidationError
 ROOT = Path(__file__).resolve().parent
 PIPELINES = ROOT / "pipelines.yaml"
 
+
+# What a setting of this name can be at least, in whatever stage or section it stands; a stage's own name goes first.
+LEAST: dict[str, float] = {
+    **dict.fromkeys(("frames", "batch", "stride", "global_batch", "micro_batch", "steps", "fit_clips"), 1),
+    **dict.fromkeys(("shard_bytes", "max_pixels", "max_bytes", "recycle_sources", "log_every", "save_every"), 1),
+    **dict.fromkeys(("size", "steps/shots.window_frames"), 2),
+    **dict.fromkeys(("max_duration_s", "deadline_s", "max_gb", "recycle_gb", "max_s", "expansion"), 0.04),
+    **dict.fromkeys(("window_frames", "max_gap_frames", "max_offset_frames", "margin_frames", "min_repair_frames"), 0),
+    **dict.fromkeys(("gpus", "deadline_factor", "min_px", "min_s", "min_shot_s", "smooth_frames", "keep_mb"), 0),
+    **dict.fromkeys(("seed", "learning_rate", "workers", "threads", "keep", "warmup_steps"), 0),
+}
+MULTIPLE = {"steps/crop.size": 2}  # H.264 halves the colours
+CHOICES: dict[str, tuple[str, ...]] = {"device": ("cpu", "cuda")}
 
 T = TypeVar("T")
 
@@ -342,7 +356,7 @@ def checked(
 
 def typed(value: Any, hint: Any, where: str, name: str) -> Any:
     try:
-        return TypeAdapter(hint).validate_python(value, strict=True)
+        valid = TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
         wanted = getattr(hint, "__name__", str(hint))
         found = f"{value!r}, which is {'text' if isinstance(value, str) else type(value).__name__}"
@@ -350,6 +364,22 @@ def typed(value: Any, hint: Any, where: str, name: str) -> Any:
             " (YAML reads 3e-5 as text; write 3.0e-5)" if isinstance(value, str) and looks_numeric(value) else ""
         )
         raise ProfileError(f"{where}: {name} is {found}; {wanted} is needed{help_text}") from error
+    check_value(valid, where, name)
+    return valid
+
+
+def check_value(value: Any, where: str, name: str) -> None:
+    """Raise ProfileError for a value of the right type with which no run can work."""
+    short = name.rpartition(".")[2]
+    least = LEAST.get(name, LEAST.get(short))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ProfileError(f"{where}: {name} is {value}; a finite number is needed")
+    if least is not None and isinstance(value, int | float) and value < least:
+        raise ProfileError(f"{where}: {name} is {value}; {least:g} is the least that it can be")
+    if isinstance(value, int) and value % MULTIPLE.get(name, 1):
+        raise ProfileError(f"{where}: {name} is {value}; a multiple of {MULTIPLE[name]} is needed")
+    if short in CHOICES and value not in CHOICES[short]:
+        raise ProfileError(f"{where}: {name} is {value!r}{suggestion(value, CHOICES[short])}")
 
 
 def looks_numeric(text: str) -> bool:

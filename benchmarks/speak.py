@@ -97,8 +97,8 @@ class Measured:
     cpu_s_per_s: float  # of this process for a second of generated video, faces, sound and encoding included
 
 
-def read_talkers(folder: Path, clips: int) -> list[Talker]:
-    """The good talkers of a folder, at most `clips`, as many different people as there are.
+def read_talkers(folder: Path) -> list[Talker]:
+    """The good talkers of a folder, one of each person first, then a second of each.
 
     Raises ValueError if it has none that `speak` can use.
     """
@@ -123,7 +123,7 @@ def read_talkers(folder: Path, clips: int) -> list[Talker]:
         raise ValueError(
             f"{folder}: {len(found)} good talkers; two and more are needed, each speaks to another's sound"
         )
-    return [found[i] for i in np.argsort(order, kind="stable")][:clips]
+    return [found[i] for i in np.argsort(order, kind="stable")]
 
 
 def choose_other(talkers: Sequence[Talker], number: int) -> Talker:
@@ -240,26 +240,33 @@ def mask_error(generator: Generator, real: Path, made: Path, frames: int) -> flo
 
 
 def speak(
-    generator: Generator, talkers: Sequence[Talker], options: Options, seconds: float, folder: Path, console: Console
+    generator: Generator,
+    pairs: Sequence[tuple[Talker, Talker]],
+    options: Options,
+    seconds: float,
+    folder: Path,
+    console: Console,
 ) -> dict[str, Any]:
-    """All clips of one folder: {measure: {mean, interval, clips}}, frames without a face, and the rows of the clips."""
+    """All clips of one folder: {measure: {mean, interval, clips}}, frames without a face, and the rows of the clips.
+
+    `pairs` are the talkers, each with the one whose sound it is given.
+    """
     rows: list[dict[str, Any]] = []
     failed = frames = 0
-    for number, talker in enumerate(talkers):
-        other = choose_other(talkers, number)
+    for number, (talker, other) in enumerate(pairs):
         measured, lost = measure(generator, talker, other, options, seconds, folder / talker.video.stem)
         failed += lost
         frames += 2 * min(round(seconds * FPS), len(talker.opening), len(other.opening))
         numbers = {name: round(value, 4) for name, value in vars(measured).items()}
         rows.append({"clip": talker.video.stem, "people": talker.people, "other": other.video.stem, **numbers})
         console.print(
-            f"{number + 1}/{len(talkers)} {talker.video.stem}: own {measured.own:.2f}, other_audio "
+            f"{number + 1}/{len(pairs)} {talker.video.stem}: own {measured.own:.2f}, other_audio "
             f"{measured.other_audio:.2f}, other_video {measured.other_video:.2f}; "
             f"{measured.cpu_s_per_s:.1f} CPU-s for a second"
         )
     return {
         **{field.name: summarize([row[field.name] for row in rows]) for field in fields(Measured)},
-        "people": len({person for talker in talkers for person in talker.people}),
+        "people": len({person for talker, _ in pairs for person in talker.people}),
         "frames": frames,
         "failed_frames": failed,
         "clips": rows,
@@ -301,7 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not folders:
             raise ValueError("--seen or --unseen is missing: a folder that demo.corpus built")
-        talkers = {name: read_talkers(folder, options.clips) for name, folder in folders.items()}
+        talkers = {name: read_talkers(folder) for name, folder in folders.items()}
+        pairs = {
+            name: [(talker, choose_other(those, i)) for i, talker in enumerate(those[: options.clips])]
+            for name, those in talkers.items()
+        }
         generator = Generator(options.run, torch.device(options.device), options.base)
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
@@ -310,10 +321,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deafen(generator)
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for name, those in talkers.items():
+        for name, those in pairs.items():
             folder = (options.keep or Path(temporary)) / name
             found[name] = speak(generator, those, chosen, options.seconds, folder, console)
-            save_png(options.json.with_suffix(f".{name}.png"), contact_sheet(those, folder))
+            save_png(options.json.with_suffix(f".{name}.png"), contact_sheet([talker for talker, _ in those], folder))
     console.print(draw_table(found))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.json, {"deaf": options.deaf, "seconds": options.seconds, **found})

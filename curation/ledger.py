@@ -9,7 +9,7 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ SEGMENT_S = 30.0
 # What decides the bytes of a part: these, but for the files that only judge, check or show what is finished.
 CODE = ("clock.py", "curation", "media", "models", "shards", "storage")
 NOT_DECIDING = ("curation/review/", "curation/verify/", "curation/refilter.py", "curation/limits.py")
+RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"
 
 
 class LedgerError(ValueError):
@@ -91,10 +92,14 @@ class FinishedSource:
 class Ledger:
     """The finished sources of one output folder: `add` takes one, `flush` writes those that wait to the disk.
 
-    Raises OutputError when the folder cannot be written.
+    `guard` is called before anything is committed; it raises if this process may no longer write here. Raises
+    OutputError when the folder cannot be written.
     """
 
-    def __init__(self, output: Path, recipe: dict[str, Any], fork: bool = False) -> None:
+    def __init__(
+        self, output: Path, recipe: dict[str, Any], fork: bool = False, guard: Callable[[], None] = lambda: None
+    ) -> None:
+        self.guard = guard
         self.output, self.folder = output, output / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         check_recipe(output, recipe, fork)
@@ -127,6 +132,7 @@ class Ledger:
 
     def begin(self, identity: Identity) -> None:
         """Write into the log, and to the disk, that this source is about to be curated."""
+        self.guard()
         with writing(self.attempts):
             append_to_log(self.attempts, [storable(identity.path)])
 
@@ -139,6 +145,7 @@ class Ledger:
 
     def flush(self) -> None:
         if self.waiting:
+            self.guard()
             path = self.folder / f"{self.next_segment:06d}.parquet"
             with writing(path):
                 write_table(path, pd.DataFrame(self.waiting), LEDGER, MEANINGS)
@@ -154,6 +161,7 @@ class Ledger:
 
     def drop_parts(self, parts: Iterable[Path]) -> None:
         """Remove parts, after writing into the log that this was asked for."""
+        self.guard()
         gone = sorted(parts)
         with writing(self.folder / DROPPED_PARTS):
             append_to_log(self.folder / DROPPED_PARTS, [part.stem for part in gone])
@@ -171,6 +179,7 @@ class Ledger:
     def settle(self, stage: str, scores: dict[str, dict[str, float]]) -> None:
         """Store these scores; later runs use them, and do not measure their clips again."""
         if scores:
+            self.guard()
             frame = pd.DataFrame([{"key": key, **row} for key, row in sorted(scores.items())])
             path = self.folder / f"{stage.split('/')[1]}-{len(self.score_segments(stage)):06d}.parquet"
             write_table(path, frame, SCORES, dict.fromkeys(frame, f"{stage}, as in clips.parquet"))
@@ -185,7 +194,7 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
     With `fork` it may: what is finished stays as it is, the rest follows the new recipe. Every sample names its own.
     """
     path = output / "recipe.yaml"
-    earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else recipe
+    earlier = read_recipe(path) if path.exists() else recipe
     if earlier["hash"] != recipe["hash"] and not fork:
         changes = "\n".join(f"  {line}" for line in differences(earlier, recipe) if not line.startswith("hash:"))
         raise LedgerError(
@@ -198,6 +207,17 @@ def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:
             path.rename(path.with_name(f"recipe-{earlier['hash'][:8]}.yaml"))
         with atomic_write(path) as file:
             file.write(yaml.safe_dump(recipe, sort_keys=False).encode())
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe of an output; raises LedgerError if the file holds none."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {RECIPE_ADVICE}") from error
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("hash"), str) or "profile" not in recipe:
+        raise LedgerError(f"{path}: is no recipe: profile and hash are missing; {RECIPE_ADVICE}")
+    return recipe
 
 
 def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -204,22 +204,27 @@ class Pool:
 
 
 def last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    """The last line of an exception's text, or its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def start_ray() -> None:
-    """Join the cluster of a submitted job or of RAY_ADDRESS, or start Ray on this machine."""
+    """Join the cluster of a submitted job or of RAY_ADDRESS, or start Ray here. Raises ClusterError if it cannot."""
     environment = {"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its own copy of the code
         environment["env_vars"]["PYTHONPATH"] = str(ROOT)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns otherwise
-    with chdir(ROOT):  # Ray puts the driver's folder first on the workers' path: it must be ours
-        ray.init(
-            runtime_env=environment,
-            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    try:
+        with chdir(ROOT):  # Ray puts the driver's folder first on the workers' path: it must be ours
+            ray.init(
+                runtime_env=environment,
+                include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except Exception as error:  # ConnectionError, RuntimeError, TimeoutError, ...: Ray names no common class
+        where = f" at {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else " on this machine"
+        raise ClusterError(f"Ray{where} cannot start or be joined: {last_line(error)}") from error
 
 
 def last_words(path: Path) -> str:

@@ -33,7 +33,7 @@ import pipelines  # noqa: E402
 import weights  # noqa: E402
 from clock import FPS  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
-from curation.lock import Lock  # noqa: E402
+from curation.lock import Lock, LockError  # noqa: E402
 from curation.progress import Bar, accept_every_name, printable  # noqa: E402
 from curation.videos import list_videos, storable  # noqa: E402
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             weights.ensure(*pipelines.weights_of(profile))
             options.output = options.output.absolute()
             (options.output / "logs").mkdir(parents=True, exist_ok=True)
-            held.enter_context(Lock(options.output))
+            lock = held.enter_context(Lock(options.output))
             findings = examine(profile, options.output, options.workers)
             if fails(findings):
                 raise ValueError("this machine cannot run it: " + "; ".join(unwell(findings)))
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if ignored:
             names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
             print(printable(f"not videos by name, left alone: {names}"))
-        return plan(profile, videos, options) if options.plan else run(profile, videos, options)
+        return plan(profile, videos, options, lock) if options.plan else run(profile, videos, options, lock)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +117,7 @@ def refuse(error: Exception) -> int:
     return 2
 
 
-def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace) -> int:
+def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
     """`--plan`: a run over a sample, and what follows from it for all videos."""
     from curation.plan import FOLDER, double_sample, draw, forecast, print_forecast, undecided_filters
     from curation.stage import build_stages
@@ -125,7 +125,7 @@ def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Names
     drawn = draw(videos, profile.seed)
     options.output /= FOLDER
     (options.output / "logs").mkdir(parents=True, exist_ok=True)
-    while (code := run(profile, drawn.drawn, options)) == 0:
+    while (code := run(profile, drawn.drawn, options, lock)) == 0:
         names = undecided_filters(options.output, build_stages(profile.stages))
         if not names or len(drawn.drawn) == len(videos):
             break
@@ -142,7 +142,7 @@ def worker_gpus(profile: pipelines.Profile) -> float:
     return profile.workers.gpus if profile.device == "cuda" else 0.0
 
 
-def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace) -> int:
+def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
     """Identify the sources, curate them, finish the corpus."""
     from curation.corpus import finish
     from curation.ledger import Ledger, LedgerError, recipe_of
@@ -153,18 +153,18 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     from shards.packer import PackError
     from shards.reader import ShardError
 
-    logging.basicConfig(
-        filename=options.output / "logs" / "run.log",
-        encoding="utf-8",
-        errors="backslashreplace",
-        level=logging.INFO,
-        format="%(asctime)s %(message)s",
-        force=True,
-    )
     signal.signal(signal.SIGTERM, interrupt)
     recipe = recipe_of(profile, options.score_only)
     try:
-        ledger = Ledger(options.output, recipe, options.fork)
+        logging.basicConfig(
+            filename=options.output / "logs" / "run.log",
+            encoding="utf-8",
+            errors="backslashreplace",
+            level=logging.INFO,
+            format="%(asctime)s %(message)s",
+            force=True,
+        )
+        ledger = Ledger(options.output, recipe, options.fork, lock.check)
         print("starting workers: Ray, then each loads its networks")
         pool = Pool(profile, options.output, recipe["hash"], options.score_only, options.workers)
         signal.signal(signal.SIGTERM, interrupt)  # again: Ray has put its own in place
@@ -176,13 +176,16 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         try:
             curate(videos, ledger, pool, profile, options.retry)
         finally:
-            ledger.flush()
-            pool.close()
+            try:
+                ledger.flush()
+            finally:
+                pool.close()
+        lock.check()
         stages = build_stages(profile.stages)
         table = finish(options.output, profile, stages, ledger, keep_parts=not options.drop_parts)
     except KeyboardInterrupt:
         return report_stop("stopped")
-    except (ClusterError, OutputError, PackError, ShardError) as error:
+    except (ClusterError, LockError, OutputError, PackError, ShardError) as error:
         return report_stop(str(error))
     except OSError as error:
         return report_stop(f"{error.filename or options.output}: {error.strerror}")

@@ -39,7 +39,7 @@ from media.probe import Limits, Probe, probe
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import ShardWriter
 
-UNLISTED = ("end_byte", "rest_s")  # of a Probe, no columns of sources.parquet
+UNLISTED = ("end_byte", "rest_s", "mirrored")  # of a Probe, no columns of sources.parquet
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,12 @@ VETTED = {
 STRANGERS = {
     114: "high", 116: "low", 118: "high", 121: "high", 124: "low", 125: "low",
 }  # fmt: skip
-# All the people a speaker model is trained on. Stubble that varies a little with the mouth is allowed here.
+# All the people a speaker model is trained on: here a beard may vary a little with the mouth.
 SPEAKERS = VETTED | {
+    117: "low",
 }  # fmt: skip
+# Looked at and refused for both: 110 113 119 123 127 129 (look under age), 112 (a goatee that vanishes as the mouth
+# opens), 126 (dark patches for closed eyes). Not frontal: 111 115 120 122 128.
 GROUPS = {"vetted": VETTED, "speakers": SPEAKERS, "strangers": STRANGERS}
 PITCHES = {"high": (1.15, 1.32), "low": (0.9, 1.04)}  # of the one voice, per kind of person
 

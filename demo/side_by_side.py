@@ -69,15 +69,15 @@ def read_shown(reader: GridReader, shown: np.ndarray) -> Iterator[Picture]:
 
 def joined(pair: tuple[Picture, Picture]) -> Picture:
     """Two pictures side by side, labelled. Their planes are scaled and not converted: both have the same colours."""
-    halves = [labelled_planes(p.planes, text) for p, text in zip(pair, ("source", "generated"), strict=True)]
+    height = min(HEIGHT, *(len(picture.planes[0]) for picture in pair)) // 2 * 2
+    halves = [label_planes(p.planes, height, text) for p, text in zip(pair, ("source", "generated"), strict=True)]
     y, u, v = (np.hstack(planes) for planes in zip(*halves, strict=True))
     return Picture((y, u, v), pair[1].to_rgb, pair[1].full_range, pair[1].colorspace)
 
 
-def labelled_planes(planes: Planes, text: str) -> Planes:
-    """The planes of a picture, HEIGHT high at most and of even size, with a text in the upper left corner."""
+def label_planes(planes: Planes, height: int, text: str) -> Planes:
+    """The planes of a picture scaled to a height, of even width, with a text in the upper left corner."""
     rows, columns = planes[0].shape
-    height = min(HEIGHT, rows) // 2 * 2
     width = round(columns * height / rows / 2) * 2
     y, u, v = (
         cv2.resize(plane, size, interpolation=cv2.INTER_AREA)

@@ -48,7 +48,7 @@ class Picture:
 
     @classmethod
     def of(cls, frame: VideoFrame, probe: Probe) -> "Picture":
-        y, u, v = (plane.copy() for plane in upright(planes_of(frame), probe.rotation))
+        y, u, v = (plane.copy() for plane in upright(planes_of(frame), probe))
         full = int(frame.color_range) == FULL_RANGE or frame.format.name.startswith("yuvj")
         return cls((y, u, v), rgb_matrix_of(frame, probe), full, int(frame.colorspace))
 
@@ -218,7 +218,7 @@ def scaled(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
     """A whole frame, upright: [h, w, 3] uint8 RGB with at most `long_side` pixels on the longer side."""
     scale = min(1.0, long_side / max(probe.width, probe.height))
     size = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
-    planes = upright(planes_of(frame), probe.rotation)
+    planes = upright(planes_of(frame), probe)
     small = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in planes]
     return to_rgb(cv2.merge(small), frame, probe)
 
@@ -235,7 +235,7 @@ def read_crops(
     done, last_frame, last_planes = 0, None, None
     for i, frame in reader.frames(start_frame, start_frame + len(squares)):
         if frame is not last_frame:
-            last_frame, last_planes = frame, upright(planes_of(frame), probe.rotation)
+            last_frame, last_planes = frame, upright(planes_of(frame), probe)
         assert last_planes is not None
         cut = [cut_square(plane, squares[i - start_frame], probe, size) for plane in last_planes]
         crops[i - start_frame] = to_rgb(cv2.merge(cut), frame, probe)
@@ -295,12 +295,13 @@ def planes_of(frame: VideoFrame) -> Planes:
     return y, u, v
 
 
-def upright(planes: Planes, rotation: int) -> Planes:
-    """Planes turned the way a player shows them; `rotation` is PyAV's, counter-clockwise degrees."""
-    quarter_turns = rotation // 90 % 4
-    if not quarter_turns:
+def upright(planes: Planes, probe: Probe) -> Planes:
+    """Planes flipped and turned the way a player shows them."""
+    quarter_turns = probe.rotation // 90 % 4  # counter-clockwise, as numpy counts
+    if not quarter_turns and not probe.mirrored:
         return planes
-    y, u, v = (np.ascontiguousarray(np.rot90(plane, quarter_turns)) for plane in planes)
+    flipped = [plane[:, ::-1] if probe.mirrored else plane for plane in planes]
+    y, u, v = (np.ascontiguousarray(np.rot90(plane, quarter_turns)) for plane in flipped)
     return y, u, v
 
 

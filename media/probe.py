@@ -8,6 +8,7 @@ concatenation script can make ffmpeg read anything else.
 import math
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -32,6 +34,8 @@ CONTAINER_OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": C
 
 WITHOUT_PTS = "avi"
 ESTIMATED = {"mpeg", "mpegts"}  # ffmpeg guesses their duration from time stamps near the end
+MATROSKA = "matroska,webm"
+LATE_S = 0.1  # a first frame after this is not shown from the beginning
 MATROSKA_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # the tag that ffmpeg and mkvmerge write for each track
 
 HDR_TRANSFERS = {16: "pq", 18: "hlg"}  # ITU-T H.273, transfer characteristics
@@ -73,6 +77,7 @@ class Probe:
     audio_tracks: int
     end_byte: int | None = None  # where another recording begins, which is not read, or None: the whole file is one
     rest_s: float = 0.0  # how long that and all after it last
+    mirrored: bool = False  # stored pictures are to be flipped left to right, before they are turned
 
     @property
     def frames(self) -> int:
@@ -200,7 +205,7 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
         audio = audio_stream(container)
         rate, base = stream.average_rate or stream.guessed_rate or Fraction(FPS), stream.base_rate
         aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-        rotation = round(frame.rotation) % 360
+        rotation, mirrored = orientation(frame)
         width, height = display_size(frame.width, frame.height, aspect, rotation)
         return Probe(
             duration_s=duration_s,
@@ -220,6 +225,7 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
             audio_channels=audio.codec_context.channels if audio else None,
             audio_tracks=len(container.streams.audio),
             end_byte=end_byte,
+            mirrored=mirrored,
             rest_s=0.0 if end_byte is None else rest_duration_s(path, end_byte),
         )
 
@@ -275,6 +281,8 @@ def header_duration_s(container: InputContainer, stream: VideoStream, first_pts_
     """How long the pictures last as the container states it, or None: a guess, or a time for all streams together."""
     if container.format.name in ESTIMATED:
         return None
+    if container.format.name == MATROSKA and first_pts_s > LATE_S:
+        return None  # ffmpeg takes the time of all streams for it, and writers do not agree from where a tag counts
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     end = MATROSKA_TIME.fullmatch(stream.metadata.get("DURATION", ""))
@@ -297,6 +305,21 @@ def is_variable(rate: Fraction, base: Fraction | None) -> bool:
         return False
     ratio = float(base / rate)
     return min(abs(ratio - 1), abs(ratio - 2)) > VARIABLE_RATE_TOLERANCE
+
+
+def orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """How a stored picture is to be shown: counter-clockwise degrees, and whether it is flipped left to right before.
+
+    From the display matrix (a, b, u, c, d, v, x, y, w), which shows the point x, y at ax + cy, bx + dy.
+    """
+    side_data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if side_data is None:
+        return 0, False
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(side_data))
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return round(-math.degrees(math.atan2(b, a))) % 360, mirrored
 
 
 def display_size(width: int, height: int, aspect: float, rotation: int) -> tuple[int, int]:

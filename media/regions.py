@@ -51,7 +51,7 @@ class Region:
         centre = np.clip((box[:2] + box[2:4]) / 2, margin, shape - margin)
         square = np.concatenate([centre - half, centre + half])
         parts = []
-        for plane in upright(planes_of(frame), probe.rotation):
+        for plane in upright(planes_of(frame), probe):
             height, width = plane.shape
             x0, y0, x1, y1 = plane_square(square, plane.shape, probe).clip(0, [width, height, width, height])
             parts.append(Part(plane[y0:y1, x0:x1].copy(), x0, y0, plane.shape))

@@ -108,6 +108,32 @@ def test_overrides_are_as_strict_as_the_file(path: Path, override: str, message:
     assert message in refusal(path, override)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("filters/niqe.max_niqe=.nan", "is nan; a finite number is needed"),
+        ("limits.max_duration_s=.inf", "is inf; a finite number is needed"),
+        ("filters/niqe.frames=0", "is 0; 1 is the least"),
+        ("filters/niqe.frames=-5", "is -5; 1 is the least"),
+        ("steps/windows.max_s=0.0", "is 0.0; 0.04 is the least"),
+        ("shard_bytes=0", "is 0; 1 is the least"),
+        ("limits.max_pixels=-1", "is -1; 1 is the least"),
+        ("workers.gpus=-0.5", "is -0.5; 0 is the least"),
+        ("device=gpu", "device is 'gpu'"),
+        ("device=cuda:0", "did you mean 'cuda'?"),
+    ],
+)
+def test_values_with_which_no_run_can_work_are_refused(path: Path, override: str, message: str) -> None:
+    assert message in refusal(path, override)
+
+
+@pytest.mark.parametrize("size", [321, 0, -2])
+def test_crops_of_odd_and_of_no_size_are_refused(size: int) -> None:
+    with pytest.raises(ProfileError, match=rf"steps/crop\.size is {size}; "):
+        load("embedded", [f"steps/crop.size={size}"])
+    assert dict(load("embedded", ["steps/crop.size=322"]).stages)["steps/crop"]["size"] == 322
+
+
 def test_unknown_names_come_with_their_line_and_a_suggestion(path: Path) -> None:
     assert refusal(path, name="smal") == "profile 'smal' is not in pipelines.yaml; did you mean 'small'?"
     setting = refusal(path, replace=("max_niqe:", "max_nige:"))

@@ -192,15 +192,16 @@ def encoded_sound(stream: av.AudioStream, sound: Sound) -> list[av.Packet]:
 
 def turn(path: Path, clockwise: int) -> Path:
     """Marks an MP4's video track, as a phone does, to be turned clockwise when shown."""
-    one, zero = (1 << 16).to_bytes(4, "big"), bytes(4)
-    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    a, b, c, d = {90: (zero, one, minus, zero), 180: (minus, zero, zero, minus), 270: (zero, minus, one, zero)}[
-        clockwise
-    ]
-    data = bytearray(path.read_bytes())
+    return show(path, {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise])
+
+
+def show(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Gives an MP4's video track a display matrix (a, b, c, d): x, y is shown at ax + cy, bx + dy."""
+    a, b, c, d = ((value << 16).to_bytes(4, "big", signed=True) for value in matrix)
+    data, zero = bytearray(path.read_bytes()), bytes(4)
     header = data.index(b"tkhd") + 4
-    matrix = b"".join([a, b, zero, c, d, zero])
-    data[header + 40 : header + 40 + len(matrix)] = matrix  # after version, times, id, duration, layer and volume
+    written = b"".join([a, b, zero, c, d, zero])
+    data[header + 40 : header + 40 + len(written)] = written  # after version, times, id, duration, layer and volume
     path.write_bytes(data)
     return path
 

@@ -19,6 +19,7 @@ from training.mask import inside
 class Batch:
     """B windows of T frames; pictures are size x size, times are in frames of 25 a second."""
 
+    video: torch.Tensor  # uint8 [B, T, 3/2 size, size]: planes of yuv420p, BT.709, limited range
     reference: torch.Tensor  # uint8 [B, 3/2 size, size]: a frame of the same source, not masked
     mask_boxes: torch.Tensor  # float32 [B, T, 4]: x0, y0, x1, y1 of the mask in pixels
     reference_box: torch.Tensor  # float32 [B, 4]: the mask of the reference frame
@@ -28,9 +29,8 @@ class Batch:
     sample: torch.Tensor  # int64 [B]: place in the order of training
     keys: tuple[str, ...]  # the clips
     quarantined: tuple[tuple[str, str], ...]  # (key, reason) of clips that could not be read and were replaced
-    # One of the two: pictures, or what training/cache.py made of them.
-    video: torch.Tensor | None = None  # uint8 [B, T, 3/2 size, size]: planes of yuv420p, BT.709, limited range
-    latents: torch.Tensor | None = None  # float16 [B, T, parts, C, h, w]: mean, masked mode, perhaps std
+    # What training/cache.py made of the video, which then has no frames: mean, masked mode, perhaps std
+    latents: torch.Tensor | None = None  # float16 [B, T, parts, C, h, w]
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], keys: Sequence[str], quarantined: Sequence[tuple[str, str]]) -> Self:
@@ -40,7 +40,6 @@ class Batch:
 
     def frames(self) -> torch.Tensor:
         """The video as float32 RGB [B, T, 3, size, size] in -1..1."""
-        assert self.video is not None, "a batch of cached latents has no pictures"
         return rgb(self.video)
 
     def reference_frame(self) -> torch.Tensor:

@@ -22,7 +22,7 @@ import yaml
 
 from media.geometry import within
 from shards.reader import ShardError
-from storage.atomic_write import atomic_write as whole_file
+from storage.atomic_write import atomic_write
 from training.batch import drawn, rgb
 from training.latents import LatentCodec
 from training.ranks import Ranks
@@ -131,7 +131,7 @@ def open_cache(
             array.flush()
         ranks.wait()
         if ranks.first:
-            with whole_file(folder / "cache.yaml") as file:
+            with atomic_write(folder / "cache.yaml") as file:
                 file.write(yaml.safe_dump({"made_from": made_from}).encode())
         ranks.wait()
     opened = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in shapes}

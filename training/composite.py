@@ -28,7 +28,9 @@ FEATHER = 0.12  # of the region's shorter side, from its edge inwards
 BOX_FRAMES = 2.0  # sigma of the average over time: a nod of 1 Hz keeps 88 % of its way
 COLOUR_FRAMES = 6.0  # syllables come at 4 to 8 a second: the source's must not show in the colours
 GRID = 32  # cells of a colour field on a side
-BAND = 0.15  # of the mask's sides: .12 corrects 98 % of a step, .2 bends less to another mouth, lips begin at .1
+BAND = (
+    0.2  # of the mask's sides: corrects 99 % of a wrong colour, .06 only 90 %; another mouth in it moves .8 grey levels
+)
 LIGHT_STEP = 40  # grey levels; a larger difference is not light
 REACHES = ((2.0, 1.0), (5.0, 0.05), (12.0, 0.002))  # cells, share: the wide fill where the narrow do not reach
 MASK_EDGE = 1 / 80  # of the crop's side: how soft a mask's edge comes out of a decoder

@@ -1,38 +1,59 @@
-"""RUN/train.log -> RUN/curve.png: the loss by noise level, and the audio sensitivity.
+"""RUN/train.log -> RUN/curve.png: the loss by noise level, and listening as a share of what is attainable.
 
 python -m training.curve RUN
 """
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from storage.atomic_write import atomic_write as whole_file
+from storage.atomic_write import atomic_write
+
+LISTENING = "validation/listening"
+SHARE_OF_SIGMA = re.compile(rf"{LISTENING}_sigma_([\d.]+)_share")
 
 
 def draw(run: Path) -> Path:
     """Write the picture anew from the log. Uses no display and no global state of matplotlib."""
     lines = [json.loads(line) for line in (run / "train.log").read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, sensitivity = figure.subplots(1, 2)
-    names = sorted({name for line in lines for name in line if name.startswith("loss_by_sigma/")})
-    for name in names:
-        loss.plot(*points(lines, name), label=f"sigma {name.partition('/')[2].replace('_', ' ')}", linewidth=1)
-    loss.plot(*points(lines, "loss"), label="all", color="black")
-    loss.set(xlabel="step", ylabel="loss (equation 5)", yscale="log")
-    loss.legend()
-    sensitivity.plot(*points(lines, "validation/audio_sensitivity"), marker="o", color="black")
-    sensitivity.axhline(0, color="grey", linewidth=1)
-    sensitivity.set(xlabel="step", ylabel="loss with another clip's sound - loss with its own")
+    loss, listening = figure.subplots(1, 2)
+    draw_loss(loss, lines)
+    draw_listening(listening, lines)
     figure.suptitle(f"{run.name}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    with whole_file(run / "curve.png") as file:
+    with atomic_write(run / "curve.png") as file:
         file.write(picture.getvalue())
     return run / "curve.png"
+
+
+def draw_loss(axes: Axes, lines: list[dict]) -> None:
+    names = sorted({name for line in lines for name in line if name.startswith("loss_by_sigma/")})
+    for name in names:
+        axes.plot(*points(lines, name), label=f"sigma {name.partition('/')[2].replace('_', ' ')}", linewidth=1)
+    axes.plot(*points(lines, "loss"), label="all", color="black")
+    axes.plot(*points(lines, "validation/loss"), label="validation", color="black", linestyle="--", marker="o")
+    axes.set(xlabel="step", ylabel="loss (equation 5)", yscale="log")
+    axes.legend()
+
+
+def draw_listening(axes: Axes, lines: list[dict]) -> None:
+    """Share of attainable with bars of one standard error: over all noise levels, and a thin line for each."""
+    sigmas = {match[1] for line in lines for name in line if (match := SHARE_OF_SIGMA.fullmatch(name))}
+    for sigma in sorted(sigmas, key=float):
+        axes.plot(*points(lines, f"{LISTENING}_sigma_{sigma}_share"), label=f"sigma {sigma}", linewidth=1)
+    steps, shares = points(lines, f"{LISTENING}_share")
+    errors = points(lines, f"{LISTENING}_share_se")[1]
+    axes.errorbar(steps, shares, yerr=errors, label="all, +- 1 standard error", color="black", marker="o", capsize=3)
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.set(xlabel="step", ylabel="listening, share of attainable", ylim=(min([-0.05, *shares]), max([1, *shares])))
+    axes.legend()
 
 
 def points(lines: list[dict], name: str) -> tuple[list[int], list[float]]:

@@ -106,6 +106,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
 
     def of_length(self, frames: int) -> Self:
         other = copy.copy(self)
+        other.cache = None
         other.settings = replace(self.settings, frames=frames)
         other.order = SampleOrder(self._shard, windows_of(self._frames, other.settings), self.settings.seed)
         return other

@@ -1,7 +1,8 @@
 """What a run tells: a progress bar, TensorBoard curves (W&B by switch), and lines in RUN/train.log.
 
 Curves: loss and loss by noise level, gradient norm, learning rate, clips/s, MFU, share of the time spent waiting for
-data, peak memory, steps skipped, samples replaced; from validation its loss, the audio sensitivity and a picture.
+data, peak memory, steps skipped, samples replaced; from validation its loss, listening (training/listening.py) and a
+picture. A warning where listening stays below its error.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from training import curve
 from training.cost import Cost, peak_flops
+from training.listening import Heard, Listening
 from training.ranks import Ranks
 from training.settings import TrainingSettings
 
@@ -92,9 +94,13 @@ class Journal:
         self._write(learning_rate)
         self._clear()
 
-    def validated(self, loss: float, sensitivity: float, picture: np.ndarray | None) -> None:
+    def validated(self, loss: float, listening: Listening | None, picture: np.ndarray | None) -> None:
+        """Log one validation; listening is None where the clips were too short to measure it."""
         if self.ranks.first:
-            self._scalars({"validation/loss": loss, "validation/audio_sensitivity": sensitivity})
+            self._scalars({"validation/loss": loss, **(listening.scalars() if listening else {})})
+            patience = self.settings.run.listening_patience * self.settings.run.validate_every
+            if listening and not listening.overall.listening.is_above_error and self.state.step >= patience:
+                self._warn(not_listening(self.state.step, listening.overall))
             if picture is not None:
                 self.writer.add_image("validation", picture, self.state.step, dataformats="HWC")
             self._draw()
@@ -143,6 +149,10 @@ class Journal:
         except Exception:  # a picture is not worth a training
             log.exception("%s: the curve could not be drawn; training goes on", self.run)
 
+    def _warn(self, text: str) -> None:
+        log.warning(text)
+        self._line({"step": self.state.step, "warning": text})
+
     def _line(self, fields: dict[str, Any]) -> None:
         self.lines.write(json.dumps(fields) + "\n")
         self.lines.flush()
@@ -155,6 +165,18 @@ class Journal:
 def bin_names() -> list[str]:
     inner = [f"{low:g}_to_{high:g}" for low, high in pairwise(SIGMA_EDGES)]
     return [f"below_{SIGMA_EDGES[0]:g}", *inner, f"above_{SIGMA_EDGES[-1]:g}"]
+
+
+def not_listening(step: int, heard: Heard) -> str:
+    """The warning that the network does not follow the sound, with what to look at."""
+    found, share = heard.listening, heard.share
+    of_attainable = f", {share.mean:.1%} of what is attainable" if share else ""
+    return (
+        f"listening: not above its error at step {step}: {found.mean:.5f}, standard error {found.error:.5f}"
+        f"{of_attainable}. While the loss falls, wait, or raise run.validation_windows; else look at whether sound and "
+        "lips belong together (offset and sync_confidence in the manifest), the gradients of the audio attention "
+        "(attn2), noise.P_mean (lips are decided at sigma 2 and above) and the learning rate"
+    )
 
 
 def start_wandb(run: Path, settings: TrainingSettings) -> Any:

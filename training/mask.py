@@ -86,7 +86,7 @@ def shown_squares(boxes: np.ndarray, face: np.ndarray, size: int, settings: Mask
     """
     if settings.crop == "face":
         return np.tile(np.array([0, 0, size, size], np.float32), (len(boxes), 1))
-    found = np.isfinite(boxes).all(axis=1)
+    found = np.isfinite(boxes.sum(axis=1))
     side = min(2 * round(settings.crop_side * float(face[3] - face[1]) / 2), size - size % 2)
     centres = np.where(found[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2, 0)
     sums = smooth(np.column_stack([centres, found]), SQUARE_FRAMES)

@@ -1,7 +1,7 @@
 """One batch -> its loss: pictures to latents, noise and masks from each clip's own seed, the network, equation 5."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,11 +23,6 @@ class Noisy:
     sigma: Tensor
     conditions: Conditions
     mask: Tensor
-
-    def with_audio_of_another(self) -> "Noisy":
-        """The same clips and noise, each with the sound of the clip before it in the batch."""
-        rows = self.conditions.audio_rows.roll(1, dims=0)
-        return replace(self, conditions=replace(self.conditions, audio_rows=rows))
 
 
 def prepare(

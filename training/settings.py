@@ -118,6 +118,8 @@ class RunSettings:
     keep: int = 3  # newest checkpoints
     validate_every: int = 1000
     validation_windows: int = 16
+    listening_sigmas: Sequence[float] = (2.0, 5.0, 20.0)  # noise levels of training/listening.py
+    listening_patience: int = 5  # validations after which listening must be above its error, or the log warns
     validation_steps: int = 15
     wandb: bool = False
 

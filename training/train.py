@@ -12,6 +12,7 @@ Exit code 0: all steps done; 1: stopped before the end, run it again; 2: refused
 """
 
 import argparse
+import copy
 import dataclasses
 import logging
 import os
@@ -33,7 +34,7 @@ from torch import nn  # noqa: E402
 from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
-from storage.atomic_write import atomic_write as whole_file  # noqa: E402
+from storage.atomic_write import atomic_write  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
@@ -64,6 +65,7 @@ class Trainer:
                 f"{settings.optimizer.micro_batch} clips of optimizer.micro_batch"
             )
         self.codec, self.network = models(settings, data, ranks)
+        validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
         if isinstance(data, Indexed) and settings.data.cache != "none":
             data.cache = cached(data, settings, run, self.codec, ranks)
         if settings.run.checkpointing:
@@ -74,7 +76,7 @@ class Trainer:
             self.network.unet.compile()
         self.state = State(self.network, optimizer_of(self.network, settings), averaged_of(self.network))
         self.checkpoints = Checkpoints(run, settings.run.keep, ranks)
-        self.validation = Validation.of(data.validation() or data, settings, self.codec, ranks)
+        self.validation = Validation.of(validated, settings, self.codec, ranks)
         self.stop_asked = False
 
     def run(self) -> bool:
@@ -167,9 +169,11 @@ class Trainer:
 
     def _validate(self, journal: "Journal") -> None:
         self.network.eval()
-        loss, sensitivity = self.validation.sensitivity(self.network)
         folder = self.run_folder / "validation" / f"step-{self.state.step:08d}"
-        journal.validated(loss, sensitivity, self.validation.pictures(self.network, folder))
+        with self.state.averaged_weights():  # what is exported
+            loss, listening = self.validation.loss(self.network), self.validation.listening(self.network)
+            picture = self.validation.pictures(self.network, folder)
+        journal.validated(loss, listening, picture)
 
     def _save(self) -> None:
         self.checkpoints.save(self.state)
@@ -302,7 +306,7 @@ def write_recipe(run: Path, recipe: dict[str, dict], ranks: Ranks) -> None:
     file = run / SETTINGS
     if ranks.first and not file.is_file():
         run.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as written:
+        with atomic_write(file) as written:
             written.write(yaml.safe_dump(recipe, sort_keys=False).encode())
 
 

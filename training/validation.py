@@ -1,8 +1,7 @@
-"""Fixed windows looked at during training: their loss, how much the loss owes to the right sound, and pictures.
+"""Fixed windows looked at during training: their loss, how far the network listens to the sound, and a picture grid.
 
-Audio sensitivity is the loss with another clip's sound minus the loss with the clip's own, same noise: near zero means
-that the network does not listen, which is how lip-sync training usually fails, and shows long before pictures do.
-Each rank has its own share of the windows. Nothing here may stop a training: what goes wrong is logged.
+The caller puts the averaged weights into the network first: they are what is exported. Each rank has its own share of
+the windows. A grid that cannot be drawn or written is logged and stops no training.
 """
 
 import logging
@@ -15,17 +14,17 @@ import torch
 from torch import Tensor
 
 from media.encode import encode_mp4
-from storage.atomic_write import atomic_write as whole_file
+from storage.atomic_write import atomic_write
 from training.batch import Batch
 from training.data import Dataset, loader
 from training.latents import LatentCodec
+from training.listening import Listening, PairedWindows
 from training.network import SayAnything
 from training.objective import losses, prepare
 from training.ranks import Ranks
 from training.sampler import euler, guided, karras_sigmas
 from training.settings import TrainingSettings
 
-GUIDANCE = 3.0  # appendix B
 log = logging.getLogger("training")
 
 
@@ -34,6 +33,7 @@ class Validation:
     """This rank's windows, on its device, in batches of at least two."""
 
     batches: list[Batch]
+    pairs: PairedWindows
     settings: TrainingSettings
     codec: LatentCodec
     ranks: Ranks
@@ -44,27 +44,32 @@ class Validation:
         size = max(2, min(settings.optimizer.micro_batch, settings.run.validation_windows // ranks.world))
         count = max(1, settings.run.validation_windows // (size * ranks.world))
         batches = loader(data, size, rank=ranks.rank, world=ranks.world, workers=0)
-        return cls([batch.to(ranks.device) for batch in islice(batches, count)], settings, codec, ranks)
+        found = [batch.to(ranks.device) for batch in islice(batches, count)]
+        return cls(found, PairedWindows.of(data, settings, codec, ranks), settings, codec, ranks)
 
     @torch.no_grad()
-    def sensitivity(self, network: SayAnything) -> tuple[float, float]:
-        """(mean loss, audio sensitivity) over the windows of all ranks; a meeting point."""
-        own, other, count = 0.0, 0.0, 0
+    def loss(self, network: SayAnything) -> float:
+        """Mean loss over the windows of all ranks, at noise levels drawn as in training; a meeting point."""
+        total, count = 0.0, 0
         for batch in self.batches:
             noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
             with autocast(self.ranks.device, self.settings.run.precision):
-                own += losses(network, noisy).sum().item()
-                other += losses(network, noisy.with_audio_of_another()).sum().item()
+                total += losses(network, noisy).sum().item()
             count += len(batch.keys)
-        own, other, count = self.ranks.sum(own, other, count)
-        return own / count, (other - own) / count
+        total, count = self.ranks.sum(total, count)
+        return total / count
+
+    def listening(self, network: SayAnything) -> Listening | None:
+        """How far the network listens, None if the clips are too short to measure it; a meeting point."""
+        with autocast(self.ranks.device, self.settings.run.precision):
+            return self.pairs.measure(network)
 
     def pictures(self, network: SayAnything, folder: Path) -> np.ndarray | None:
         """Write this rank's first batch as a video grid, `<folder>/rank-0.mp4`; its middle frame [H, W, 3] uint8."""
         try:
             grid = self._grid(network, self.batches[0])
             folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder / f"rank-{self.ranks.rank}.mp4") as file:
+            with atomic_write(folder / f"rank-{self.ranks.rank}.mp4") as file:
                 file.write(encode_mp4(grid))
             return grid[len(grid) // 2]
         except Exception:  # a full disk or a codec must not end days of training
@@ -77,8 +82,10 @@ class Validation:
         noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
         with autocast(self.ranks.device, self.settings.run.precision):
             tokens, residuals = network.encode(noisy.conditions)
-            denoise = guided(network, noisy.conditions.concatenated, tokens, residuals, GUIDANCE)
-            z0 = euler(denoise, noisy.n, karras_sigmas(self.settings.run.validation_steps))
+            how = self.settings.sampling
+            denoise = guided(network, noisy.conditions.concatenated, tokens, residuals, how.guidance)
+            sigmas = karras_sigmas(self.settings.run.validation_steps, how.sigma_min, how.sigma_max)
+            z0 = euler(denoise, noisy.n, sigmas)
         made = torch.stack([self.codec.decode(clip) for clip in z0])
         true = batch.frames()
         rows = [true, true * (1 - batch.masks()), made]

@@ -62,9 +62,9 @@ def empty(count: int, settings: DataSettings, layers: int, dim: int, latents: tu
     """Arrays for a batch of `count` windows; of pictures, or of cached latents of this shape [parts, C, h, w]."""
     frames, size = settings.frames, settings.size
     rows = WHISPER_ROWS_PER_FRAME * (frames + 2 * settings.window_frames)
-    pictures = {"video": np.empty((count, frames, size * 3 // 2, size), np.uint8)}
     return {
-        **({"latents": np.empty((count, frames, *latents), np.float16)} if latents else pictures),
+        **({"latents": np.empty((count, frames, *latents), np.float16)} if latents else {}),
+        "video": np.empty((count, 0 if latents else frames, size * 3 // 2, size), np.uint8),
         "reference": np.empty((count, size * 3 // 2, size), np.uint8),
         "mask_boxes": np.empty((count, frames, 4), np.float32),
         "reference_box": np.empty((count, 4), np.float32),

@@ -6,6 +6,7 @@ import pytest
 import curation.ledger
 import pipelines
 from curation.ledger import Ledger, LedgerError, changed_thresholds, code_sha256, differences, recipe_of, storable
+from curation.lock import LockError
 from curation.source import Curated, Identity, OutputError
 
 RECIPE: dict[str, Any] = {"profile": {"stages": [{"filters/niqe": {"max_niqe": 9.0}}]}, "hash": "aaa"}
@@ -259,3 +260,25 @@ def test_a_disk_that_cannot_be_written_is_not_the_source_s_fault(tmp_path: Path,
     ledger.folder.rename(tmp_path / "gone")
     with pytest.raises(OutputError, match="ledger: cannot be written"):
         ledger.flush()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "hash: 5", "a: [", "hash: x"])
+def test_a_recipe_that_is_none_is_refused_with_a_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(LedgerError, match="recipe.yaml"):
+        Ledger(tmp_path, RECIPE)
+
+
+def test_nothing_is_committed_once_the_guard_refuses(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise LockError("taken over")
+
+    ledger = Ledger(tmp_path, RECIPE, guard=refuse)
+    path = tmp_path / "a.mp4"
+    path.touch()
+    with pytest.raises(LockError):
+        ledger.begin(Identity(path, "ab" * 32, 0, 0, None))
+    ledger.add(Identity(path, None, 0, 0, None), failed_row(path))
+    with pytest.raises(LockError):
+        ledger.flush()
+    assert not list((tmp_path / "ledger").glob("*.parquet"))

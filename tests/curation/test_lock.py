@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.lock import STALE_S, Lock, LockError
+from curation.lock import STALE_S, Lock, LockError, process_space
 
 
 def write(path: Path, age_s: float = 0.0, **owner: object) -> None:
@@ -32,15 +32,17 @@ def test_the_lock_is_gone_when_its_driver_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lock_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> None:
-    write(tmp_path, pid=2**22 - 1)
+def test_the_lock_of_a_dead_process_of_this_boot_and_container_is_taken_over_at_once(tmp_path: Path) -> None:
+    write(tmp_path, pid=2**22 - 1, space=process_space())
     with Lock(tmp_path):
         assert json.loads((tmp_path / "LOCK").read_text())["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("owner", [{"space": "another container"}, {}, {"pid": 1, "host": "elsewhere"}, {"pid": "no"}])
 @pytest.mark.parametrize(("age_s", "taken"), [(STALE_S - 10, False), (STALE_S + 10, True)])
-def test_the_lock_of_another_host_lives_by_its_heartbeat(tmp_path: Path, age_s: float, taken: bool) -> None:
-    write(tmp_path, age_s, host="elsewhere", pid=1)
+def test_a_lock_lives_by_its_heartbeat(tmp_path: Path, age_s: float, taken: bool, owner: dict[str, object]) -> None:
+    """Also one with this host's name and a process id that is not there: of another container."""
+    write(tmp_path, age_s, **{"pid": 2**22 - 1, **owner})
     if taken:
         with Lock(tmp_path):
             pass
@@ -49,10 +51,41 @@ def test_the_lock_of_another_host_lives_by_its_heartbeat(tmp_path: Path, age_s: 
             pass
 
 
-def test_a_torn_lock_is_waited_for_until_it_is_old(tmp_path: Path) -> None:
-    (tmp_path / "LOCK").write_text("{")
+def test_a_running_process_with_the_id_of_a_dead_driver_does_not_keep_the_lock(tmp_path: Path) -> None:
+    write(tmp_path, STALE_S + 10, pid=os.getppid(), space=process_space())
+    with Lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"5", b"\xff\xfe", b'{"pid": null}'])
+def test_a_torn_lock_is_waited_for_until_it_is_old(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "LOCK"
+    path.write_bytes(content)
     with pytest.raises(LockError), Lock(tmp_path):
         pass
+    os.utime(path, (time.time() - STALE_S - 10,) * 2)
+    with Lock(tmp_path):
+        pass
+
+
+def test_a_folder_in_place_of_the_lock_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "LOCK").mkdir()
+    with pytest.raises(LockError, match="cannot be read"), Lock(tmp_path):
+        pass
+
+
+def test_a_driver_whose_lock_was_taken_over_is_told_before_it_commits(tmp_path: Path) -> None:
+    with Lock(tmp_path) as first:
+        first.check()
+        os.utime(first.path, (time.time() - STALE_S - 10,) * 2)
+        with Lock(tmp_path) as second:
+            with pytest.raises(LockError, match="another driver took this output over"):
+                first.check()
+            first.__exit__()
+            second.check()
+    with pytest.raises(LockError), Lock(tmp_path) as lock:
+        lock.path.unlink()
+        lock.check()
 
 
 def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import curation.pool
 import pipelines
-from curation.pool import LAST_WORDS_LINES, Done, Lost, Pool, last_words
+from curation.pool import LAST_WORDS_LINES, ClusterError, Done, Lost, Pool, last_words, start_ray
 from curation.run import retry_option
 from curation.worker import log_path
 
@@ -46,6 +46,16 @@ def test_retry_names_a_reason_or_none(option: str, reason: str) -> None:
 def test_retry_of_anything_else_is_refused() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="write failed"):
         retry_option("dropped")
+
+
+def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("no node\ncould not be reached")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with pytest.raises(ClusterError, match="Ray at head:6379 cannot start or be joined: could not be reached"):
+        start_ray()
 
 
 class Echo:

@@ -9,10 +9,10 @@ from av.filter import Graph
 
 from media import frames
 from media.errors import MediaError
-from media.frames import GridReader, keyframes, planes_of, read_crops, rgb_matrix, scan
+from media.frames import GridReader, keyframes, planes_of, read_crops, read_pictures, rgb_matrix, scan
 from media.probe import Limits, Probe, probe
 from tests.clips import HEADER
-from tests.videos import Pictures, corners, number_of, numbered, truncate, turn, write_video
+from tests.videos import Pictures, corners, number_of, numbered, show, truncate, turn, write_video
 
 CORNERS = np.array([corners()[y, x] for y in (12, 36) for x in (16, 48)]).astype(int)
 
@@ -235,6 +235,34 @@ def test_turned_pictures_stand_upright(tmp_path: Path, clockwise: int, aspect: F
     whole = np.array([[0, 0, header.width, header.height]], np.float32)
     crop = read_crops(GridReader(path, header), 0, whole, 32)[0]
     assert np.abs(corner_colours(crop) - CORNERS[TURNED[clockwise]]).max() <= 4
+
+
+# A display matrix, and the quarters (as above) as they stand when it is applied: the eight ways to lay a rectangle.
+LAID = {
+    (1, 0, 0, 1): [0, 1, 2, 3],
+    (-1, 0, 0, 1): [1, 0, 3, 2],  # as the front camera of a phone
+    (1, 0, 0, -1): [2, 3, 0, 1],
+    (-1, 0, 0, -1): [3, 2, 1, 0],
+    (0, 1, -1, 0): [2, 0, 3, 1],
+    (0, -1, 1, 0): [1, 3, 0, 2],
+    (0, 1, 1, 0): [0, 2, 1, 3],
+    (0, -1, -1, 0): [3, 1, 2, 0],
+}
+
+
+@pytest.mark.parametrize("matrix", LAID)
+def test_a_display_matrix_is_applied_with_its_mirror(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    path = show(write_video(tmp_path / "a.mp4", Pictures(3, draw=lambda i: corners())), matrix)
+    header, wanted = probe(path), CORNERS[LAID[matrix]]
+    assert (header.width, header.height) == ((64, 48) if matrix[0] else (48, 64))
+    picture = next(picture for _, picture in scan(path, header))
+    assert np.abs(corner_colours(picture) - wanted).max() <= 4
+    whole = np.array([[0, 0, header.width, header.height]], np.float32)
+    assert np.abs(corner_colours(read_crops(GridReader(path, header), 0, whole, 32)[0]) - wanted).max() <= 4
+    drawn = read_pictures(GridReader(path, header), 0, 1)[0].crop(whole[0], header, 32)
+    assert np.abs(corner_colours(drawn) - wanted).max() <= 4
+    keyframe = next(picture for _, picture in keyframes(path, header, 64, 1))
+    assert np.abs(corner_colours(keyframe) - wanted).max() <= 4
 
 
 def test_pictures_are_scaled_to_the_long_side_and_never_enlarged(tmp_path: Path) -> None:

@@ -93,6 +93,15 @@ def test_a_late_first_frame_is_time_zero(tmp_path: Path) -> None:
         assert found.frames == 50
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "live.mkv"])
+@pytest.mark.parametrize("start_s", [0.5, 5.0])
+def test_pictures_that_begin_late_promise_what_they_have(tmp_path: Path, name: str, start_s: float) -> None:
+    pictures = small(60, start_s=start_s, codec="libvpx" if name == "a.webm" else "libx264")
+    options = {"live": "1"} if name == "live.mkv" else {}
+    path = write_video(tmp_path / name, pictures, [Sound(tone(start_s + 2.4), codec="libopus")], options=options)
+    assert (probe(path).frames, probe(path).first_pts_s) == (60, pytest.approx(start_s, abs=1e-3))
+
+
 def test_a_half_frame_at_the_end_counts_as_ffmpeg_rounds(tmp_path: Path) -> None:
     assert probe(write_video(tmp_path / "a.mp4", small(30, fps=12))).frames == 63
 

@@ -15,7 +15,7 @@ from pipelines import ROOT
 from tests.training.toys import make_checkpoint, make_conditions, make_latents
 from training import generate
 from training.audio import AudioTokens
-from training.generate import Generator, Job, Options, averaged, crossfaded, frame_noise, held
+from training.generate import Film, Generator, Job, Options, averaged, crossfaded, frame_noise, held
 from training.plan import Segments
 from training.watermark import detect
 
@@ -87,6 +87,26 @@ def test_frames_without_a_face_pass_through_and_the_mark_is_found(generator, vid
         assert all(np.array_equal(a, b) for a, b in zip(before[t], after[t], strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(before[0], after[0], strict=True))
     assert detect(job.output).payload == 7
+
+
+def test_what_is_pasted_is_the_checkpoints_region_unless_told(generator, videos, monkeypatch):
+    described = probe(videos["talker"])
+    track = generator.faces.follow(videos["talker"], described, 2, generator.mask)
+    film = Film(GridReader(videos["talker"], described), track, np.arange(2))
+    picture, made = film.pictures(1, 2)[0], np.zeros((generator.size, generator.size, 3), np.uint8)
+
+    def box(options: Options) -> list[float]:
+        crop = next(generator.crops(film, [(1, picture, made)], options))
+        assert crop.source.shape == made.shape and np.abs(crop.source.astype(int)).mean() > 20
+        return crop.box.tolist()
+
+    face, mouth = track.boxes[1].tolist(), generator.place(track, 1)[1].tolist()
+    assert mouth[0] > face[0] and mouth[2] < face[2]
+    assert box(Options()) == pytest.approx(face)
+    assert box(Options(region="mouth")) == pytest.approx(mouth)
+    monkeypatch.setattr(generator, "region", "mouth")
+    assert box(Options()) == pytest.approx(mouth)
+    assert box(Options(region="face")) == pytest.approx(face)
 
 
 def test_a_longer_sound_plays_the_video_back(generator, videos, tmp_path):
