@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from media.errors import MediaError
-from media.probe import FPS, WITHOUT_PTS, Probe, audio_stream, open_media, packets
+from media.probe import FPS, WITHOUT_PTS, Limits, Probe, audio_stream, open_media, packets
 
 SAMPLE_RATE = 16000  # paper, section 4.1
 FULL_SCALE = 32768  # 16 bits
@@ -67,10 +67,11 @@ def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
     return AudioTrack(track[:end])
 
 
-def read_sound(path: Path) -> AudioTrack:
+def read_sound(path: Path, limits: Limits = Limits()) -> AudioTrack:
     """The best audio track of a sound or video file by itself: it begins at its own first sample.
 
-    Raises MediaError("error:no_audio") or ("error:decode") if there is nothing to hear.
+    Raises MediaError("error:no_audio") or ("error:decode") if there is nothing to hear, ("error:limits") if it is
+    longer than `limits.max_duration_s`, by its samples or by a gap between them.
     """
     with open_media(path) as container:
         stream = audio_stream(container) if len(container.streams) else None
@@ -79,6 +80,8 @@ def read_sound(path: Path) -> AudioTrack:
         chunks, origin = [np.zeros(0, np.int16)], None
         for start, chunk in placed(resampled(decoded(container, stream)), 0.0):
             origin = start if origin is None else origin
+            if start + len(chunk) - origin > limits.max_duration_s * SAMPLE_RATE:
+                raise MediaError("error:limits", f"{path}: sound longer than {limits.max_duration_s:.0f} s")
             gap = start - origin - sum(map(len, chunks))
             chunks += [np.zeros(max(gap, 0), np.int16), chunk[max(-gap, 0) :]]
     track = np.concatenate(chunks)
