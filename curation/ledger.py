@@ -41,6 +41,7 @@ from shards.whole_file import remove_leftovers, whole_file
 SCORES = TableFormat("curation.corpus_scores", 1)
 SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
+OF_ONE_FILE = ("error:io", "error:changed")  # failures that say nothing about a copy
 RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"
 CODE_ROOMS = ("curation", "media", "models", "shards")  # what decides the bytes of a part
 
@@ -78,6 +79,11 @@ class Entry:
     mtime_ns: int
     status: str
     reason: str
+
+    @property
+    def stands_for_copies(self) -> bool:
+        """Whether a file with the same bytes need not be curated: this one was, or failed because of its bytes."""
+        return bool(self.source_id) and self.status != "duplicate" and self.reason not in OF_ONE_FILE
 
     def failed(self, reason: str) -> bool:
         """Whether it ended in an error, of this kind (`worker_crash`) or of any (empty)."""
@@ -124,6 +130,18 @@ class Ledger:
         except (OSError, ValueError):  # ValueError: a NUL in the name
             return True  # it has its rows; that it is gone now changes nothing
         return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+    def originals(self, waiting: Iterable[Path]) -> dict[str, str]:
+        """source id -> path of the sources that stand for their copies, without those that are curated again."""
+        again = {storable(path) for path in waiting}
+        return {e.source_id: path for path, e in self.done.items() if e.stands_for_copies and path not in again}
+
+    def orphans(self, videos: Iterable[Path], waiting: Iterable[Path]) -> list[Path]:
+        """The videos that stand here as copies of a source that failed, or has other bytes now."""
+        again = set(waiting)
+        originals = self.originals(again)
+        entries = ((path, self.done.get(storable(path))) for path in videos if path not in again)
+        return [path for path, e in entries if e and e.status == "duplicate" and e.source_id not in originals]
 
     def begin(self, identity: Identity) -> None:
         """Notes an attempt, on the disk, before it is made."""
@@ -210,8 +228,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LedgerError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {RECIPE_ADVICE}") from error
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("hash"), str) or "profile" not in recipe:
-        raise LedgerError(f"{path}: is no recipe: profile and hash are missing; {RECIPE_ADVICE}")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("hash"), str):
+        raise LedgerError(f"{path}: is no recipe: it has no hash; {RECIPE_ADVICE}")
     return recipe
 
 
@@ -230,6 +248,8 @@ def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> s
 
 def changed_thresholds(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Settings such as `filters/niqe.max_niqe=7.5` if all that two recipes differ in is what `decide` alone reads."""
+    if "profile" not in old:
+        return []
     restored, changed = deepcopy(new), []
     for before, after in zip(old["profile"]["stages"], restored["profile"]["stages"], strict=False):
         for name in before.keys() & after.keys():
