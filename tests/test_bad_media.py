@@ -316,7 +316,7 @@ CASES = {
     "longer than the limit": bad(film("a.mp4", (), frames=3, times_s=[0.0, 1.0, 61.0]), LIMIT),
     "huge pictures in the header": bad(film("a.avi", codec="rawvideo", edit=with_size(16_000, 9_000)), LIMIT),
     "impossible pictures in the header": bad(film("a.avi", codec="rawvideo", edit=with_size(60_000, 40_000)), DECODE),
-    "huge pictures behind a modest header": bad(film("a.mov", codec="png", pixel_format="rgb24", edit=inflated), DECODE),
+    "huge pictures behind a modest header": bad(film("a.mov", codec="png", pixel_format="rgb24", edit=inflated), LIMIT),
     "codec unknown": bad(patched("a.mov", b"avc1", b"zzzz"), DECODE),
     "sound codec unknown": Case(patched("a.mov", b"sowt", b"zzzz"), ("no_audio",)),
     "120 fps": Case(film("a.mp4", fps=120, frames=120), frames=25),
