@@ -36,7 +36,7 @@ class Source:
     @cached_property
     def reader(self) -> GridReader:
         """Its frames; clips in a row are read in one go."""
-        return GridReader(self.path, self.probe)
+        return GridReader(self.path, self.probe, self.limits)
 
 
 # The columns that every row with a face track gets.

@@ -3,7 +3,7 @@
 Its result depends on the set of finished sources only, never on their order or on who curated them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from manifests.schema import KEPT
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
 from pipelines import Profile
-from shards.packer import Need, pack
+from shards.packer import Need, pack, retire
 from shards.reader import extents, read_extent
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample
 
@@ -53,6 +53,7 @@ def finish(
     sources = [recount_source(each.source, each.clips) for each in curated]
     kept = {clip["key"]: clip for clip in clips if clip["kept"]}
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
+    retire_packed(output, kept, ledger, say)
     index = pack(
         {key: parts[key] for key in kept},
         output / "shards",
@@ -72,6 +73,20 @@ def finish(
         corpus_filters = [stage.name for stage in stages if isinstance(stage, CorpusFilter)]
         drop_parts(output, parts, corpus_filters, ledger, say)
     return funnel
+
+
+def retire_packed(output: Path, kept: Collection[str], ledger: Ledger, say: Callable[[str], None]) -> None:
+    """Take the clips of sources that were replaced since out of the shards, and their parts away; say which."""
+    ledger.guard()
+    stale = retire(output / "shards", kept)
+    if not len(stale):
+        return
+    current = {entry.source_id for entry in ledger.done.values()}
+    parts = {part_path(output, source_id) for source_id in set(stale["source_id"]) - current}
+    ledger.drop_parts(part for part in parts if part.exists())
+    shown = ", ".join(f"{key} of {shard}" for key, shard in zip(stale["key"][:5], stale["shard"][:5], strict=True))
+    more = f" and {len(stale) - 5} more" if len(stale) > 5 else ""
+    say(f"{len(stale)} packed clips are retired, because their sources have other bytes or rows now: {shown}{more}")
 
 
 def describe_need(need: Need) -> str:

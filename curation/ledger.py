@@ -44,6 +44,7 @@ SEGMENT_S = 30.0
 # What decides the bytes of a part: these, but for the files that only judge, check or show what is finished.
 CODE = ("clock.py", "curation", "media", "models", "shards", "storage")
 NOT_DECIDING = ("curation/review/", "curation/verify/", "curation/refilter.py", "curation/limits.py")
+OF_ONE_FILE = ("error:io", "error:changed")  # failures that say nothing about a copy
 RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"
 
 
@@ -83,6 +84,11 @@ class FinishedSource:
     mtime_ns: int
     status: str
     reason: str
+
+    @property
+    def stands_for_copies(self) -> bool:
+        """Whether a file with the same bytes need not be curated: this one was, or failed because of its bytes."""
+        return bool(self.source_id) and self.status != "duplicate" and self.reason not in OF_ONE_FILE
 
     def has_failed(self, reason: str) -> bool:
         """Whether it ended in an error, of this kind (`worker_crash`) or of any (empty)."""
@@ -129,6 +135,18 @@ class Ledger:
         except (OSError, ValueError):  # ValueError: a NUL in the name
             return True  # it has its rows; that it is gone now changes nothing
         return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+    def originals(self, waiting: Iterable[Path]) -> dict[str, str]:
+        """source id -> path of the sources that stand for their copies, without those that are curated again."""
+        again = {storable(path) for path in waiting}
+        return {e.source_id: path for path, e in self.done.items() if e.stands_for_copies and path not in again}
+
+    def orphans(self, videos: Iterable[Path], waiting: Iterable[Path]) -> list[Path]:
+        """The videos that stand here as copies of a source that failed, or has other bytes now."""
+        again = set(waiting)
+        originals = self.originals(again)
+        entries = ((path, self.done.get(storable(path))) for path in videos if path not in again)
+        return [path for path, e in entries if e and e.status == "duplicate" and e.source_id not in originals]
 
     def begin(self, identity: Identity) -> None:
         """Write into the log, and to the disk, that this source is about to be curated."""
@@ -215,8 +233,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LedgerError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {RECIPE_ADVICE}") from error
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("hash"), str) or "profile" not in recipe:
-        raise LedgerError(f"{path}: is no recipe: profile and hash are missing; {RECIPE_ADVICE}")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("hash"), str):
+        raise LedgerError(f"{path}: is no recipe: it has no hash; {RECIPE_ADVICE}")
     return recipe
 
 
@@ -235,6 +253,8 @@ def refilter_advice(output: Path, old: dict[str, Any], new: dict[str, Any]) -> s
 
 def changed_thresholds(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return settings such as `filters/niqe.max_niqe=7.5` if recipes differ in deciding settings only, else none."""
+    if "profile" not in old:
+        return []
     restored, changed = deepcopy(new), []
     for before, after in zip(old["profile"]["stages"], restored["profile"]["stages"], strict=False):
         for name in before.keys() & after.keys():

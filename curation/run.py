@@ -226,6 +226,7 @@ def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipeline
     from curation.source import duplicate, failed, unread
 
     waiting = [video for video in videos if not ledger.is_finished(video, retry)]
+    waiting += ledger.orphans(videos, waiting)
     found: list[Identity] = []
     with Bar("reading headers", len(waiting)) as bar:
         for end in pool.map("identify", waiting, deadline_s=lambda _: HEADER_DEADLINE_S):
@@ -233,20 +234,40 @@ def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipeline
             bar.advance()
 
     found.sort(key=lambda identity: str(identity.path))
-    originals = {entry.source_id: path for path, entry in ledger.done.items() if entry.status != "duplicate"}
-    work = []
+    originals = ledger.originals(waiting)
+    work: list[Identity] = []
+    copies: list[Identity] = []
     for identity in found:
         name = storable(identity.path)
-        original = originals.setdefault(identity.source_id, name) if identity.source_id else name
         if identity.probe is None:
             ledger.add(identity, failed(identity, identity.reason, identity.detail))
-        elif original != name:
-            ledger.add(identity, duplicate(identity, Path(original)))
+        elif identity.source_id and originals.setdefault(identity.source_id, name) != name:
+            copies.append(identity)
         else:
             work.append(identity)
-    # Longest first: no straggler at the end. Last of all what was under way when an earlier run died: it may be why.
-    work.sort(key=lambda each: (storable(each.path) in ledger.interrupted, -each.frames, str(each.path)))
+    curate_all(work, ledger, pool, profile)
 
+    spare = {}
+    for identity in copies:
+        original = ledger.done.get(originals[identity.source_id or ""])
+        if original is None or not original.stands_for_copies:
+            spare.setdefault(identity.source_id, identity)
+    if spare:
+        curate_all(list(spare.values()), ledger, pool, profile)
+    for identity in copies:
+        stand_in = spare.get(identity.source_id)
+        if stand_in is not identity:
+            original = storable(stand_in.path) if stand_in else originals[identity.source_id or ""]
+            ledger.add(identity, duplicate(identity, Path(original)))
+
+
+def curate_all(work: list["Identity"], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile) -> None:
+    """Curate these sources and add what came of them to the ledger."""
+    from curation.pool import Lost
+    from curation.source import failed
+
+    # Longest first: no straggler at the end. Last of all what was under way when an earlier run died: it may be why.
+    work = sorted(work, key=lambda each: (storable(each.path) in ledger.interrupted, -each.frames, str(each.path)))
     with Bar("curating", len(work), sum(identity.duration_s for identity in work)) as bar:
         for end in pool.map("curate", work, begin=ledger.begin, deadline_s=partial(deadline_s, profile.workers)):
             identity = end.item

@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media.errors import MediaError
-from media.probe import WITHOUT_PTS, Probe, audio_stream, open_media, packets
+from media.probe import WITHOUT_PTS, Limits, Probe, audio_stream, open_media, packets
 
 FULL_SCALE = 32768  # 16 bits
 GAP_S = 1 / FPS  # sound that strays further than a frame from its time stamps is placed anew; less is jitter
@@ -66,10 +66,11 @@ def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
     return AudioTrack(track[:end])
 
 
-def read_sound(path: Path) -> AudioTrack:
+def read_sound(path: Path, limits: Limits = Limits()) -> AudioTrack:
     """The best audio track of a sound or video file by itself: it begins at its own first sample.
 
-    Raises MediaError("error:no_audio") or ("error:decode") if there is nothing to hear.
+    Raises MediaError("error:no_audio") or ("error:decode") if there is nothing to hear, ("error:limits") if it is
+    longer than `limits.max_duration_s`, by its samples or by a gap between them.
     """
     with open_media(path) as container:
         stream = audio_stream(container) if len(container.streams) else None
@@ -78,6 +79,8 @@ def read_sound(path: Path) -> AudioTrack:
         chunks, origin = [np.zeros(0, np.int16)], None
         for start, chunk in placed(resampled(decoded(container, stream)), 0.0):
             origin = start if origin is None else origin
+            if start + len(chunk) - origin > limits.max_duration_s * SAMPLE_RATE:
+                raise MediaError("error:limits", f"{path}: sound longer than {limits.max_duration_s:.0f} s")
             gap = start - origin - sum(map(len, chunks))
             chunks += [np.zeros(max(gap, 0), np.int16), chunk[max(-gap, 0) :]]
     track = np.concatenate(chunks)

@@ -103,7 +103,7 @@ class GridReader:
         near = self._last and self._index(self._last[0]) <= start_frame <= self._index(self._last[-1]) + NEAR_FRAMES
         if self._frames is None or not near:
             self.close()
-            self._frames = frames_from(self.path, self.probe, start_frame)
+            self._frames = frames_from(self.path, self.probe, start_frame, self._limits)
         yield from self._last
         for frame in self._frames:
             self._last = [*self._last[-1:], frame]
@@ -120,16 +120,16 @@ def end_of(last: VideoFrame, probe: Probe) -> int:
     return max(1, min(grid_index(start_s + shown_s), max(grid_index(start_s + 1.0), probe.frames)))
 
 
-def frames_from(path: Path, probe: Probe, start_frame: int) -> Generator[VideoFrame]:
+def frames_from(path: Path, probe: Probe, start_frame: int, limits: Limits) -> Generator[VideoFrame]:
     """Decoded frames in order, from a keyframe before `start_frame` if the container can seek that exactly, or all."""
     if start_frame:
         with open_media(path, probe.end_byte) as container:
-            frames = sought(container, video_stream(container, path), probe, start_frame)
+            frames = sought(container, video_stream(container, path, limits), probe, start_frame)
             if frames is not None:
                 yield from frames
                 return
     with open_media(path, probe.end_byte) as container:
-        yield from decoded(container, video_stream(container, path))
+        yield from decoded(container, video_stream(container, path, limits))
 
 
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

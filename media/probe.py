@@ -38,6 +38,9 @@ MATROSKA = "matroska,webm"
 LATE_S = 0.1  # a first frame after this is not shown from the beginning
 MATROSKA_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # the tag that ffmpeg and mkvmerge write for each track
 
+LONG_S = 600.0  # a source that claims more than this has at least
+LEAST_BYTES_PER_S = 500  # 4 kbit/s: a fifth of what a still picture and speech take
+
 HDR_TRANSFERS = {16: "pq", 18: "hlg"}  # ITU-T H.273, transfer characteristics
 VARIABLE_RATE_TOLERANCE = 0.01  # of the nominal rate; two rates in the header that differ by more mean variable rate
 
@@ -117,8 +120,11 @@ def describe(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).split(";")[0]
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The video stream that a player would show, set to decode on one thread; cover art does not count."""
+def video_stream(container: InputContainer, path: Path, limits: Limits = Limits()) -> VideoStream:
+    """The video stream that a player would show, set to decode on one thread; cover art does not count.
+
+    A frame of more pixels than the limit, wherever in the file, is refused by the decoder before it has room for it.
+    """
     if not len(container.streams):  # a header torn before the first of them
         raise MediaError("error:probe", f"{path}: no stream at all; is the file whole?")
     streams = [s for s in container.streams.video if not int(s.disposition) & int(Disposition.attached_pic)]
@@ -129,6 +135,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError("error:decode", f"{path}: there is no decoder for its video stream")
     stream = next((s for s in streams if int(s.disposition) & int(Disposition.default)), streams[0])
     stream.codec_context.thread_count = 1  # one worker per core: more threads cost CPU time and win nothing
+    stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
     return stream
 
 
@@ -166,7 +173,8 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> V
                 last_error = describe(error)
     except FFmpegError as error:
         last_error = describe(error)
-    raise MediaError("error:decode", f"{path}: no frame of the video stream can be decoded ({last_error})")
+    text = f"{path}: no frame of the video stream can be decoded, or all are larger than the limit ({last_error})"
+    raise MediaError("error:decode", text)
 
 
 def stamp(frame: VideoFrame, container: InputContainer, previous: int | None) -> int | None:
@@ -191,7 +199,7 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
     check_size(path, limits)
     end_byte = end_of_recording(path)
     with open_media(path, end_byte) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, limits)
         check_pixels(path, stream.width or 0, stream.height or 0, limits)
         frame = first_frame(container, stream, path)
         check_pixels(path, frame.width, frame.height, limits)
@@ -202,6 +210,7 @@ def probe(path: Path, limits: Limits = Limits()) -> Probe:
         if duration_s > limits.max_duration_s:
             found = f"{duration_s:.0f} s long, the limit is {limits.max_duration_s:.0f}"
             raise MediaError("error:limits", f"{path}: {found}")
+        check_length(path, duration_s)
         audio = audio_stream(container)
         rate, base = stream.average_rate or stream.guessed_rate or Fraction(FPS), stream.base_rate
         aspect = float(stream.sample_aspect_ratio or 1) or 1.0
@@ -277,6 +286,14 @@ def check_pixels(path: Path, width: int, height: int, limits: Limits) -> None:
         raise MediaError("error:limits", f"{path}: {width}x{height}, the limit is {limits.max_pixels} pixels")
 
 
+def check_length(path: Path, duration_s: float) -> None:
+    """Raise MediaError("error:limits") for a small file that claims hours: its few frames would be shown so long."""
+    size = path.stat().st_size
+    if duration_s > LONG_S and size < duration_s * LEAST_BYTES_PER_S:
+        text = f"{path}: {size} bytes that claim {duration_s:.0f} s; {LEAST_BYTES_PER_S} bytes a second are the least"
+        raise MediaError("error:limits", text)
+
+
 def header_duration_s(container: InputContainer, stream: VideoStream, first_pts_s: float) -> float | None:
     """How long the pictures last as the container states it, or None: a guess, or a time for all streams together."""
     if container.format.name in ESTIMATED:
@@ -312,7 +329,7 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
 
     From the display matrix (a, b, u, c, d, v, x, y, w), which shows the point x, y at ax + cy, bx + dy.
     """
-    side_data = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data = frame.side_data.get(Type.DISPLAYMATRIX)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if side_data is None:
         return 0, False
     a, b, _, c, d = struct.unpack_from("=5i", bytes(side_data))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from shards.index import INDEX_NAME, index_frame, offset_column, read_index, size_column, write_index
-from shards.reader import Extent, extents, read_extent
+from shards.reader import Extent, extents, iterate, read_extent
 from shards.sample import MEMBERS, Sample, problems, sample_sha256
 from shards.writer import ShardWriter, tar_bytes
 from storage.atomic_write import remove_leftovers
@@ -90,6 +90,33 @@ def pack(
         tables.append(index_frame(rows))
     write_index(shards, pd.concat(tables))
     return read_index(shards)
+
+
+def retire(shards: Path, kept: Collection[str], *, name: str = "shard") -> pd.DataFrame:
+    """Take packed clips that are not among `kept` out of the shards; returns the rows of the index that they had.
+
+    Shards never change: what else lies in one that is touched is copied to a new one, and the old one is removed after
+    the index. An interruption leaves the index, and what it names, as it was or as it is to be. Raises ShardError.
+    """
+    packed = _packed(shards)
+    stale = packed.loc[~packed["key"].isin(list(kept))]
+    if not len(stale):
+        return stale
+    remove_leftovers(shards)
+    _remove_unindexed(shards, packed, name)
+    touched = list(dict.fromkeys(stale["shard"]))
+    tables, number = [packed.loc[~packed["shard"].isin(touched)]], _next_number(packed, name)
+    for old in touched:
+        left = set(packed.loc[packed["shard"] == old, "key"]) & set(kept)
+        if left:
+            with ShardWriter(shards / f"{name}-{number:06d}.tar") as writer:
+                rows = [_write(writer, sample) for sample in iterate(shards / old) if sample.key in left]
+            tables.append(index_frame(rows))
+            number += 1
+    write_index(shards, pd.concat(tables))
+    for old in touched:
+        (shards / old).unlink(missing_ok=True)
+    return stale
 
 
 def pack_order(keys: Iterable[str], seed: int) -> list[str]:

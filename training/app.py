@@ -3,7 +3,8 @@
     python training/app.py --checkpoint RUN [--port 7860]
 
 It listens on this machine only unless --host says otherwise. Nothing is sent anywhere; results are marked as
-`generate.py` marks them and kept in a temporary folder until the page ends.
+`generate.py` marks them. Uploads (at most --max-upload-mb each) and results are kept in a temporary folder, for an hour
+or two, and never longer than until the page ends.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torch  # noqa: E402
 from training.generate import Generator, Job, Options  # noqa: E402
 from training.sampler import SAMPLERS  # noqa: E402
 
+KEEP_S = 3600  # how long a visitor may go on with an upload
 NOTE = (
     "The mouth follows the sound; the result has the sound's length at 25 frames a second. Generated pictures carry an "
     "invisible mark. Use faces and voices of people who agreed to it."
@@ -32,7 +34,7 @@ NOTE = (
 
 
 def page(generator: Generator, folder: Path) -> gradio.Blocks:
-    """The page; results are written to `folder`."""
+    """The page; results are written to `folder`, uploads and what gradio makes of them are removed after KEEP_S."""
 
     def run(
         video: str | None, sound: str | None, seed: float, steps: float, guidance: float, sampler: str, region: str,
@@ -67,7 +69,7 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
         return str(output)
 
     plain = generator.completed(Options())
-    with gradio.Blocks(title="SayAnything") as blocks:
+    with gradio.Blocks(title="SayAnything", delete_cache=(KEEP_S, KEEP_S)) as blocks:
         gradio.Markdown(f"# SayAnything\n{NOTE}")
         with gradio.Row():
             video, result = gradio.Video(label="Video"), gradio.Video(label="Result", interactive=False)
@@ -95,18 +97,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="0: any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--max-upload-mb", type=int, default=500, help="larger files are not accepted (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    if options.max_upload_mb < 1:
+        parser.error("--max-upload-mb: 1 is the least")
     try:
         generator = Generator(options.checkpoint, torch.device(options.device), options.base)
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")  # they go with the folder
         blocks = page(generator, Path(folder))
         _, address, _ = blocks.launch(
             server_name=options.host,
             server_port=options.port or None,
             allowed_paths=[folder],
+            max_file_size=options.max_upload_mb * 1024**2,
             quiet=True,
             show_error=True,
             prevent_thread_lock=True,

@@ -49,9 +49,9 @@ class Settled(CorpusFilter):
         return drop("level") if self.is_undecided(scores) else KEEP
 
 
-def curate(output: Path, ledger: Ledger, name: str) -> None:
+def curate(output: Path, ledger: Ledger, name: str, path: Path | None = None) -> None:
     """A finished source with two clips."""
-    source_id, path = name * 64, Path(f"/raw/{name}.mp4")
+    source_id, path = name * 64, path or Path(f"/raw/{name}.mp4")
     clips, made = [], []
     for n in range(2):
         place = {"source_id": source_id, "start_frame": n * FRAMES, "end_frame": (n + 1) * FRAMES}
@@ -105,6 +105,24 @@ def test_parts_that_no_later_run_needs_go_and_runs_go_on_without_them(tmp_path: 
     assert parts_of(tmp_path) == []
     assert sorted(read_index(tmp_path / "shards")["key"]) == [f"{name}-{n}" for name in "abcd" for n in range(2)]
     assert contents(tmp_path / "shards")["shard-000000.tar"] == before[0]["shard-000000.tar"]
+    assert verify(tmp_path) == []
+
+
+def test_a_source_that_was_replaced_leaves_the_shards_and_its_new_bytes_come_in(tmp_path: Path, ledger: Ledger) -> None:
+    """Its path has other rows now: the earlier clips are retired by name, and everything else stays."""
+    said: list[str] = []
+    finish(tmp_path, PROFILE, [], ledger, say=said.append)
+    before = read_index(tmp_path / "shards").set_index("key")["sha256"]
+    again = Ledger(tmp_path, {"hash": "aaa"})
+    curate(tmp_path, again, "d", Path("/raw/a.mp4"))
+    finish(tmp_path, PROFILE, [], again, say=said.append)
+    after = read_index(tmp_path / "shards").set_index("key")["sha256"]
+    assert sorted(after.index) == ["b-0", "b-1", "c-0", "c-1", "d-0", "d-1"]
+    stayed = ["b-0", "b-1", "c-0", "c-1"]
+    assert (after[stayed] == before[stayed]).all()
+    assert parts_of(tmp_path) == ["b", "c", "d"]
+    (line,) = [line for line in said if "retired" in line]
+    assert line.startswith("2 packed clips are retired") and "a-0 of shard-000000.tar" in line
     assert verify(tmp_path) == []
 
 

@@ -262,7 +262,7 @@ def test_a_disk_that_cannot_be_written_is_not_the_source_s_fault(tmp_path: Path,
         ledger.flush()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "hash: 5", "a: [", "hash: x"])
+@pytest.mark.parametrize("text", ["", "[]", "hash: 5", "a: ["])
 def test_a_recipe_that_is_none_is_refused_with_a_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(LedgerError, match="recipe.yaml"):

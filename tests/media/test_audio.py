@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from clock import SAMPLE_RATE
-from media.audio import AudioTrack, cut, read_audio
+from media.audio import AudioTrack, cut, read_audio, read_sound
 from media.errors import MediaError
-from media.probe import probe
+from media.probe import Limits, probe
 from tests.videos import Pictures, Sound, click, tone, truncate, write_video
 
 MS = SAMPLE_RATE // 1000
@@ -146,3 +146,13 @@ def test_a_cut_outside_the_track_is_silence() -> None:
     assert cut(track, 3, 4).tolist() == [4, 5, 0, 0]
     assert cut(track, 9, 2).tolist() == cut(track, -9, 2).tolist() == [0, 0]
     assert cut(track, 0, 5).tolist() == track.tolist()
+
+
+def test_sound_past_the_limit_is_refused_by_its_samples_and_by_its_gaps(tmp_path: Path) -> None:
+    long = write_video(tmp_path / "long.mkv", None, [Sound(tone(3.0))])
+    gap = write_video(tmp_path / "gap.mkv", None, [Sound(tone(1.0), gaps=((0.5, 1000.0),))])
+    for path in (long, gap):
+        with pytest.raises(MediaError) as caught:
+            read_sound(path, Limits(max_duration_s=2.0))
+        assert caught.value.reason == "error:limits"
+    assert len(read_sound(long, Limits(max_duration_s=4.0))) == pytest.approx(48000, abs=100)

@@ -326,6 +326,18 @@ def test_damage_in_the_middle_costs_only_what_is_damaged(tmp_path: Path) -> None
     assert sum(a != b for a, b in zip(shown, range(100), strict=True)) <= 20
 
 
+def test_a_later_frame_past_the_limit_of_pixels_is_not_decoded(tmp_path: Path) -> None:
+    parts = [
+        write_video(tmp_path / "a.ts", Pictures(30)),
+        write_video(tmp_path / "b.ts", Pictures(30, start_s=1.2, draw=lambda i: numbered(30 + i, 640, 480))),
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    limits = Limits(max_pixels=10_000)
+    assert [number_of(picture) for _, picture in scan(path, probe(path, limits), limits=limits)] == list(range(30))
+    assert len(list(scan(path, probe(path)))) == 60
+
+
 def test_time_stamps_past_the_limit_are_an_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(30))
     with pytest.raises(MediaError) as caught:

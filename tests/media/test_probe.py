@@ -161,6 +161,13 @@ def test_limits_bound_size_duration_and_pixels(tmp_path: Path) -> None:
     assert probe(path, Limits(max_duration_s=2, max_pixels=64 * 48, max_bytes=size)).frames == 50
 
 
+def test_a_small_file_that_claims_hours_is_refused(tmp_path: Path) -> None:
+    times = [0.0, 3600.0]
+    assert reason_of(write_video(tmp_path / "a.mp4", small(2, times_s=times))) == "error:limits"
+    assert reason_of(write_video(tmp_path / "a.ts", small(2, times_s=times))) == "error:limits"
+    assert probe(write_video(tmp_path / "b.mp4", small(2, times_s=[0.0, 500.0]))).frames >= 12_500
+
+
 @pytest.mark.parametrize(
     "text",
     [

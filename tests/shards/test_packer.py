@@ -11,7 +11,7 @@ import pytest
 from webdataset.compat import WebDataset
 
 from shards.index import read_index
-from shards.packer import Need, PackError, pack, pack_order
+from shards.packer import Need, PackError, pack, pack_order, retire
 from shards.reader import iterate, read_member, read_sample
 from shards.sample import MEMBERS, Sample, encode_json, problems, sample_sha256
 from shards.writer import write_tar
@@ -175,6 +175,28 @@ def test_sealed_shards_with_clips_that_are_not_kept_any_more_are_an_error(
     pack(clips, tmp_path / "shards")
     with pytest.raises(PackError, match="1 packed clips are not kept any more"):
         pack({key: part for key, part in clips.items() if key != "anna-0"}, tmp_path / "shards")
+
+
+def test_clips_that_are_not_kept_any_more_leave_the_shards_and_nothing_else_does(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    shards = tmp_path / "shards"
+    before = pack(clips, shards, shard_bytes=SMALL).set_index("key")
+    gone = {"anna-0", *before.index[before["shard"] == before["shard"].iloc[-1]]}  # one of a shard, all of another
+    kept = {key: part for key, part in clips.items() if key not in gone}
+    untouched = contents(shards)
+    stale = retire(shards, kept)
+    assert set(stale["key"]) == gone
+    after = pack(kept, shards, shard_bytes=SMALL).set_index("key")
+    assert sorted(after.index) == sorted(kept)
+    assert (after["sha256"] == before.loc[after.index, "sha256"]).all()
+    for row in after.reset_index().to_dict("records"):
+        assert sample_sha256(read_sample(shards, row).members) == row["sha256"]
+    assert {path.name for path in shards.glob("*.tar")} == set(after["shard"])
+    same = set(contents(shards)) & set(untouched) - {"index.parquet"}
+    assert same and all(contents(shards)[name] == untouched[name] for name in same)
+    assert not set(before.loc[list(gone), "shard"]) & set(after["shard"])
+    assert not len(retire(shards, kept))
 
 
 def test_a_lost_shard_is_an_error(tmp_path: Path, clips: dict[str, Path]) -> None:

@@ -1,9 +1,13 @@
 """The page in a real browser: upload, generate, see the result play."""
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,23 +24,25 @@ pytest.importorskip("gradio", reason="gradio, of the extra `app`, is not install
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python training/app.py` on a free port."""
+    """`python training/app.py` on a free port, with temporary files in a folder of its own."""
+    temporary = tmp_path_factory.mktemp("temporary")
     checkpoint = make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
     command = [sys.executable, str(ROOT / "training" / "app.py"), "--checkpoint", str(checkpoint), "--device", "cpu"]
     process = subprocess.Popen(
-        [*command, "--port", "0"],
+        [*command, "--port", "0", "--max-upload-mb", "8"],
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
     )
     assert process.stdout is not None
     for line in process.stdout:
         if found := re.search(r"http://\S+", line):
             yield found[0]
             break
-    process.terminate()
-    process.communicate(timeout=30)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not list(temporary.iterdir()), "uploads outlived the page"
 
 
 def test_a_video_is_uploaded_lip_synced_and_played(
@@ -62,6 +68,28 @@ def test_a_video_is_uploaded_lip_synced_and_played(
     assert result.evaluate("video => video.duration") == pytest.approx(0.8, abs=0.05)
     tab.screenshot(path=os.environ.get("APP_SCREENSHOT", str(tmp_path / "page.png")))
     assert not [url for url in outside if url.startswith("http")]
+
+
+def test_an_upload_past_the_limit_is_refused_and_others_lie_in_the_temporary_folder(address: str) -> None:
+    status, text = upload(address, bytes(1024))
+    assert status == 200
+    path = Path(json.loads(text)[0])
+    assert path.is_relative_to(path.parents[[parent.name for parent in path.parents].index("uploads")])
+    assert upload(address, bytes(9 * 1024**2))[0] == 413
+
+
+def upload(address: str, content: bytes) -> tuple[int, str]:
+    """(status, answer) of gradio for a file that a visitor sends."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(
+        f"{address.rstrip('/')}/gradio_api/upload", head + content + b"\r\n--x--\r\n", headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
 
 
 def test_what_is_missing_is_said(browser: Any, address: str) -> None:
