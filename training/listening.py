@@ -144,7 +144,7 @@ class PairedWindows:
                 log.warning("listening: %s", error)
         if ranks.first and not pairs:
             log.warning(
-                "listening is not measured: it needs clips of %d frames or more, and run.validation_windows of 4 or more",
+                "listening is not measured: it needs clips of %d frames or more, and 4 run.validation_windows",
                 frames + apart,
             )
         return cls(pairs, settings, ranks)
