@@ -170,7 +170,7 @@ def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:
         yield clip
     if header.end_byte is not None:
         text = f"another recording begins at byte {header.end_byte}; split the file there and give both parts"
-        yield Clip(source, end, end + header.rest_frames).dropped("error:joined", text)
+        yield Clip(source, end, end + header.rest_frames).drop("error:joined", text)
 
 
 def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], list[str]]:
