@@ -42,7 +42,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert not list(temporary.iterdir()), "uploads outlived the page"
+    left = [path for path in temporary.rglob("*") if path.is_file()]
+    assert not left, "uploads outlived the page"
 
 
 def test_a_video_is_uploaded_lip_synced_and_played(
