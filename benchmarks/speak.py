@@ -148,13 +148,22 @@ def read_lips(path: Path, frames: int | None = None) -> Lips:
 
 
 def correlate(read: np.ndarray, truth: np.ndarray) -> float:
-    """Pearson's correlation over the frames that both have and where both are numbers; 0 if one of them never moves."""
+    """Pearson's correlation over the frames where both are numbers.
+
+    0 if one of them never moves, or if hardly a frame has a mouth: that follows nothing either.
+    """
     frames = min(len(read), len(truth))
     both = np.isfinite(read[:frames]) & np.isfinite(truth[:frames])
     if both.sum() < FEWEST_FRAMES:
-        return float("nan")
+        return 0.0
     a, b = read[:frames][both], truth[:frames][both]
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 1e-9 and b.std() > 1e-9 else 0.0
+
+
+def spread_of(opening: np.ndarray, real: np.ndarray) -> float:
+    """How far an opening moves: its standard deviation over that of the real one; NaN where there is none."""
+    known = opening[np.isfinite(opening)]
+    return float(known.std() / np.nanstd(real)) if len(known) else float("nan")
 
 
 def closure_of(opening: np.ndarray, truth: np.ndarray) -> float:
@@ -214,7 +223,7 @@ def measure(
         other_video_width=correlate(foreign.width, width),
         truths_width=correlate(width, their_width),
         real_width=correlate(real.width, width),
-        spread=float(np.nanstd(own.opening) / np.nanstd(real.opening)),
+        spread=spread_of(own.opening, real.opening),
         closure=closure_of(own.opening, truth),
         closure_real=closure_of(real.opening, truth),
         mask_error=mask_error(generator, talker.video, folder / "own.mp4", frames),

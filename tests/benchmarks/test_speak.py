@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import speak
-from benchmarks.speak import Talker, choose_other, closure_of, correlate, read_lips, read_talkers, summarize
+from benchmarks.speak import Talker, choose_other, closure_of, correlate, read_lips, read_talkers, spread_of, summarize
 from media.frames import scan
 from media.probe import probe
 from tests.training.toys import make_checkpoint
@@ -77,7 +77,9 @@ def test_correlation_leaves_out_what_is_missing_and_gives_a_still_mouth_nothing(
     assert correlate(read, truth) == pytest.approx(1)
     assert correlate(-read[:30], truth) == pytest.approx(-1)
     assert correlate(np.full(40, 0.3), truth) == 0
-    assert math.isnan(correlate(read[:9], truth))
+    assert correlate(read[:9], truth) == 0  # too few
+    assert spread_of(read, truth) == pytest.approx(3, rel=0.1)
+    assert math.isnan(spread_of(read * np.nan, truth))
 
 
 def test_intervals_are_students():
