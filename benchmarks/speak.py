@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +250,27 @@ def mask_error(generator: Generator, real: Path, made: Path, frames: int) -> flo
     return float(np.mean(found)) if found else float("nan")
 
 
+_generator: Generator | None = None  # of a worker's process
+
+
+def open_generator(run: Path, device: str, base: Path | None, deaf: bool) -> Generator:
+    """Load a checkpoint, in a process of its own for all clips that this one measures."""
+    global _generator
+    torch.set_num_threads(1)
+    _generator = Generator(run, torch.device(device), base)
+    if deaf:
+        deafen(_generator)
+    return _generator
+
+
+def measure_here(talker: Talker, other: Talker, options: Options, seconds: float, folder: Path) -> tuple[Measured, int]:
+    """`measure` with the generator of this process."""
+    assert _generator is not None
+    return measure(_generator, talker, other, options, seconds, folder)
+
+
 def speak(
-    generator: Generator,
+    pool: Executor,
     pairs: Sequence[tuple[Talker, Talker]],
     options: Options,
     seconds: float,
@@ -262,8 +283,12 @@ def speak(
     """
     rows: list[dict[str, Any]] = []
     failed = frames = 0
-    for number, (talker, other) in enumerate(pairs):
-        measured, lost = measure(generator, talker, other, options, seconds, folder / talker.video.stem)
+    begun = [
+        pool.submit(measure_here, talker, other, options, seconds, folder / talker.video.stem)
+        for talker, other in pairs
+    ]
+    for number, ((talker, other), each) in enumerate(zip(pairs, begun, strict=True)):
+        measured, lost = each.result()
         failed += lost
         frames += 2 * min(round(seconds * FPS), len(talker.opening), len(other.opening))
         numbers = {name: round(value, 4) for name, value in vars(measured).items()}
@@ -308,6 +333,13 @@ def draw_table(found: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def open_pool(workers: int, loading: tuple[Path, str, Path | None, bool]) -> Executor:
+    """Processes that each hold the checkpoint; a single one is a thread of this process."""
+    if workers == 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(workers, get_context("spawn"), open_generator, loading)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     folders = {name: getattr(options, name) for name in ("seen", "unseen") if getattr(options, name) is not None}
@@ -322,17 +354,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: [(talker, choose_other(those, i)) for i, talker in enumerate(those[: options.clips])]
             for name, those in talkers.items()
         }
-        generator = Generator(options.run, torch.device(options.device), options.base)
+        loading = (options.run, options.device, options.base, options.deaf)
+        open_generator(*loading)  # refuses what cannot be loaded before any work
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         return 2
-    if options.deaf:
-        deafen(generator)
     found = {}
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, open_pool(options.workers, loading) as pool:
         for name, those in pairs.items():
             folder = (options.keep or Path(temporary)) / name
-            found[name] = speak(generator, those, chosen, options.seconds, folder, console)
+            found[name] = speak(pool, those, chosen, options.seconds, folder, console)
             save_png(options.json.with_suffix(f".{name}.png"), contact_sheet([talker for talker, _ in those], folder))
     console.print(draw_table(found))
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -354,6 +385,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--guidance", type=float, help="(default: generate.py's)")
     found.add_argument("--sigma-max", type=float, help="(default: generate.py's)")
     found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     found.add_argument("--deaf", action="store_true", help="the control: audio tokens at zero")
     found.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the generated videos there")
     found.add_argument("--base", type=Path, help="diffusers folder with the VAE; default: where the training had it")

@@ -69,7 +69,8 @@ def plan(output: Path) -> list[Part]:
         part("put source and generated side by side", 0.1,
              "-m", "demo.side_by_side", shown, made, "--audio", heard, "-o", beside),
         part("measure whether the mouths follow the sound", 3,
-             "-m", "benchmarks.speak", "--run", run, "--seen", test, "--json", measured),
+             "-m", "benchmarks.speak", "--run", run, "--seen", test, "--json", measured,
+             "--seconds", "3", "--workers", str(ranks)),
     ]  # fmt: skip
 
 

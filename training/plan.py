@@ -25,8 +25,8 @@ class Segments:
 
     @classmethod
     def of(cls, frames: int) -> "Segments":
-        """Appendix B's quarter, for windows of another length."""
-        return cls(frames, max(1, frames // 4))
+        """Appendix B's quarter, for windows of another length; none for windows of less than four frames."""
+        return cls(frames, frames // 4)
 
 
 def source_frames(video_frames: int, sound_frames: int) -> np.ndarray:
