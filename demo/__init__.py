@@ -9,7 +9,9 @@ piper_child.py the process that runs piper-tts
 recordings.py  a real voice -> its phoneme times, by warping piper's onto it
 render.py      identity + mouth track -> frames; frames + sound -> video file
 corpus.py      the table corpus.yaml -> videos and truth.json; `python -m demo.corpus`
-base.py        a toy of Stable Video Diffusion for the embedded training; `python -m demo.base`
+base.py        a small UNet and a fitted codec where SVD's would stand; `python -m demo.base`
+side_by_side.py  source and generated beside each other, with the sound
+run.py         all of it in order, from nothing to a video that speaks; `make demo`
 """
 
 import logging
