@@ -21,7 +21,7 @@ from rich.table import Table
 
 from pipelines import ROOT
 
-PEOPLE = ("0", "7", "11", "18", "21", "23", "60", "85")  # seven of them are in the described corpus as well
+PEOPLE = ("0", "7", "11", "18", "21", "23", "85", "60")  # seven of them are in the described corpus as well
 TALKERS, TALKER_S, TRAIN_SEED = 24, 30, 11
 CLOSE = ("--size", "640", "--people", *PEOPLE)
 CLIPS, CLIP_S, TEST_SEED = 24, 5, 12  # of the same people with sentences that are never trained on

@@ -27,11 +27,12 @@ class AudioTokens(ModelMixin, ConfigMixin):
         dim: int = 384,
         window_frames: int = 2,
         use: Literal["all", "last", "weighted"] = "all",
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.window_rows = ROWS_PER_FRAME * (2 * window_frames + 1)
         self.use = use
-        self.norm = nn.LayerNorm(dim)
+        self.norm = Standardize(layers, dim) if standardize else nn.LayerNorm(dim)
         self.row = nn.Parameter(torch.randn(self.window_rows, 1, dim) * 0.02)
         self.layer = nn.Parameter(torch.randn(layers if use == "all" else 1, dim) * 0.02)
         self.mix = nn.Parameter(torch.zeros(layers)) if use == "weighted" else None
@@ -43,10 +44,37 @@ class AudioTokens(ModelMixin, ConfigMixin):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, 2 (F + 2 k), layers, dim] -> [B, F, K, dim]."""
+        if isinstance(self.norm, Standardize):
+            rows = self.norm(rows)
         if self.use == "last":
             rows = rows[:, :, -1:]
         elif self.mix is not None:
             rows = torch.einsum("brld,l->brd", rows, self.mix.softmax(0))[:, :, None]
-        rows = self.norm(rows) + self.layer
+        if isinstance(self.norm, nn.LayerNorm):
+            rows = self.norm(rows)
+        rows = rows + self.layer
         windows = rows.unfold(1, self.window_rows, ROWS_PER_FRAME).movedim(-1, 2)  # [B, F, window, layers, dim]
         return (windows + self.row).flatten(2, 3)
+
+
+class Standardize(nn.Module):
+    """Each number of each Whisper layer by its own mean and deviation over data, cut at LARGEST deviations.
+
+    A few of Whisper's numbers are a hundred times larger than the others, and a LayerNorm leaves the others small.
+    """
+
+    LARGEST = 5.0
+
+    def __init__(self, layers: int, dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(layers, dim), requires_grad=False)
+        self.std = nn.Parameter(torch.ones(layers, dim), requires_grad=False)
+
+    @torch.no_grad()
+    def fit(self, rows: Tensor) -> None:
+        """Take mean and deviation from rows [N, layers, dim]."""
+        self.mean.copy_(rows.mean(dim=0))
+        self.std.copy_(rows.std(dim=0).clamp(min=1e-4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return ((rows - self.mean) / self.std).clamp(-self.LARGEST, self.LARGEST)

@@ -107,17 +107,22 @@ def build(base: Path, settings: ModelSettings, audio: AudioShape, vae_factor: in
     Raises ValueError if the folder has no UNet or one that does not fit.
     """
     config, weights = svd_unet(base)
-    unet = from_svd(config, weights, audio.dim, settings.audio_in_mid)
+    unet = from_svd(config, weights, audio.dim, settings.audio_in_mid, settings.norm_groups)
     latents = settings.fusion == "vae_feature"
     guider = IDGuider(
         in_channels=config["out_channels"] + 1 if latents else 4,
         channels=tuple(config["block_out_channels"]),
         stem_strides=(1, 1, 1) if latents else stem_strides(vae_factor),
+        norm_groups=settings.norm_groups,
         **VARIANTS[settings.id_guider],
     )
     guider.load_svd(weights)
     tokens = AudioTokens(
-        layers=audio.layers, dim=audio.dim, window_frames=audio.window_frames, use=settings.audio_layers
+        layers=audio.layers,
+        dim=audio.dim,
+        window_frames=audio.window_frames,
+        use=settings.audio_layers,
+        standardize=settings.audio_norm == "data",
     )
     return SayAnything(unet, guider, tokens)
 

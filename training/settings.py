@@ -51,7 +51,10 @@ class ModelSettings:
 
     base: str = "weights/stable-video-diffusion-img2vid-xt"
     audio_layers: Literal["all", "last", "weighted"] = "all"
+    # "row": a LayerNorm of each Whisper row. "data", off the paper: each of its numbers by mean and deviation over data
+    audio_norm: Literal["row", "data"] = "row"
     audio_in_mid: bool = False
+    norm_groups: int = 32  # of all GroupNorms, SVD's number; with 32 channels each would be its own group
     # The paper's 98 M, its text taken literally, or, off the paper, a stem of a quarter: training/id_guider.py
     id_guider: Literal["size", "text", "small"] = "size"
     fusion: Fusion = "paper"  # the others: Table 3

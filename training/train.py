@@ -20,6 +20,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 from storage.atomic_write import atomic_write  # noqa: E402
+from training.audio import Standardize  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
@@ -48,6 +50,7 @@ from training.ranks import Ranks, spread, started  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
+STANDARDIZED_BATCHES = 16  # of 16 windows: some 250 s of sound with windows of 16 frames, 120 s with 2
 log = logging.getLogger("training")
 
 
@@ -194,7 +197,16 @@ def models(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> tuple[Lat
     codec = LatentCodec.load(base, ranks.device, dtype)
     torch.manual_seed(settings.data.seed)
     audio = AudioShape(data.layers, data.dim, settings.data.window_frames)
-    return codec, build(base, settings.model, audio, codec.factor).to(ranks.device)
+    network = build(base, settings.model, audio, codec.factor)
+    if isinstance(network.audio.norm, Standardize):
+        network.audio.norm.fit(heard_rows(data))
+    return codec, network.to(ranks.device)
+
+
+def heard_rows(data: Dataset) -> torch.Tensor:
+    """Whisper rows of the first windows of the training order, [N, layers, dim]: the same on every rank."""
+    batches = loader(data, 16, workers=0)
+    return torch.cat([batch.whisper.float().flatten(0, 1) for batch in islice(batches, STANDARDIZED_BATCHES)])
 
 
 def cached(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCodec, ranks: Ranks) -> Cache:

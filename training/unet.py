@@ -97,6 +97,7 @@ class SayAnythingUNet(UNetSpatioTemporalConditionModel):
         num_attention_heads: int | tuple[int, ...] = (5, 10, 20, 20),
         num_frames: int = 25,
         audio_in_mid: bool = False,
+        norm_groups: int = 32,
     ) -> None:
         super().__init__(
             sample_size=sample_size,
@@ -117,6 +118,9 @@ class SayAnythingUNet(UNetSpatioTemporalConditionModel):
             audio_dim = None if block is self.mid_block and not audio_in_mid else cross_attention_dim
             for i, old in enumerate(getattr(block, "attentions", [])):
                 block.attentions[i] = AudioTransformer.like(old, audio_dim)
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = norm_groups
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, latents: Tensor, c_noise: Tensor, audio_tokens: Tensor, residuals: Sequence[Tensor] = ()
@@ -164,7 +168,7 @@ def _add(skip: Tensor, residual: Tensor, batch: int) -> Tensor:
 
 
 def from_svd(
-    svd: Mapping[str, Any], weights: Mapping[str, Tensor], audio_dim: int, audio_in_mid: bool
+    svd: Mapping[str, Any], weights: Mapping[str, Tensor], audio_dim: int, audio_in_mid: bool, norm_groups: int = 32
 ) -> SayAnythingUNet:
     """The UNet with an SVD UNet's configuration and weights; only keys and values of the audio attention are new.
 
@@ -172,7 +176,7 @@ def from_svd(
     Raises ValueError if the weights are not those of such a UNet.
     """
     config = {name: value for name, value in svd.items() if not name.startswith("_") and name != "cross_attention_dim"}
-    unet = SayAnythingUNet(**config, cross_attention_dim=audio_dim, audio_in_mid=audio_in_mid)
+    unet = SayAnythingUNet(**config, cross_attention_dim=audio_dim, audio_in_mid=audio_in_mid, norm_groups=norm_groups)
     wanted = unet.state_dict()
     new = {name for name in wanted if ".attn2.to_k." in name or ".attn2.to_v." in name}
     kept = {name: value for name, value in weights.items() if name in wanted and name not in new}

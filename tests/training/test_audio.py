@@ -38,3 +38,16 @@ def test_fewer_tokens_for_larger_whispers():
 def test_rows_shape_is_what_forward_wants():
     audio = AudioTokens(layers=3, dim=8, window_frames=2)
     assert audio(torch.zeros(1, *audio.rows_shape(7))).shape[1] == 7
+
+
+def test_standardized_rows_are_equally_large_in_every_number_and_stay_so_when_loaded(tmp_path):
+    rows = rows_of(200, 1) * torch.tensor([1.0] * 7 + [100.0]) + 3  # one number of Whisper's dwarfs the others
+    audio = AudioTokens(layers=3, dim=8, window_frames=1, standardize=True)
+    audio.norm.fit(rows.flatten(0, 1))  # pyright: ignore[reportCallIssue]
+    found = audio.norm(rows)
+    torch.testing.assert_close(found.std(dim=(0, 1, 2)), torch.ones(8), atol=0.05, rtol=0)
+    assert found.abs().max() <= 5
+    audio.save_pretrained(tmp_path)
+    assert torch.equal(AudioTokens.from_pretrained(tmp_path).norm(rows), found)
+    by_row = AudioTokens(layers=3, dim=8, window_frames=1).norm(rows)
+    assert by_row.detach().std(dim=(0, 1, 2))[:7].max() < 0.5, "a LayerNorm leaves the others small"

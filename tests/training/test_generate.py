@@ -102,11 +102,11 @@ def test_what_is_pasted_is_the_checkpoints_region_unless_told(generator, videos,
 
     face, mouth = track.boxes[1].tolist(), generator.place(track, 1)[1].tolist()
     assert mouth[0] > face[0] and mouth[2] < face[2]
+    assert generator.mask.crop == "mouth" and box(Options()) == pytest.approx(mouth)
+    assert box(Options(region="face")) == pytest.approx(face)
+    monkeypatch.setattr(generator, "region", "face")
     assert box(Options()) == pytest.approx(face)
     assert box(Options(region="mouth")) == pytest.approx(mouth)
-    monkeypatch.setattr(generator, "region", "mouth")
-    assert box(Options()) == pytest.approx(mouth)
-    assert box(Options(region="face")) == pytest.approx(face)
 
 
 def test_a_longer_sound_plays_the_video_back(generator, videos, tmp_path):

@@ -163,3 +163,19 @@ def test_dropped_conditions_are_zeros_in_the_fused_features(base):
     full_tokens, full_residuals = network.encode(kept)
     assert not tokens[0].any() and torch.equal(tokens[1], full_tokens[1])
     assert all(torch.equal(a[0], b[0]) and not a[1].any() for a, b in zip(residuals, full_residuals, strict=True))
+
+
+def test_norm_groups_are_kept_by_an_export_and_change_what_is_computed(tmp_path):
+    base = make_base(tmp_path / "svd")
+    eight, svd = make_network(base, norm_groups=8).unet, make_network(base).unet
+    groups = {module.num_groups for module in eight.modules() if isinstance(module, torch.nn.GroupNorm)}
+    assert groups == {8}
+    eight.save_pretrained(tmp_path / "unet")
+    loaded = SayAnythingUNet.from_pretrained(tmp_path / "unet").eval()
+    conditions, latents = make_conditions(), make_latents()
+    noisy = torch.cat([latents, conditions.concatenated], dim=2)
+    tokens = torch.randn(2, FRAMES, 5, 16)
+    with torch.no_grad():
+        found = [unet(noisy, torch.zeros(2), tokens) for unet in (eight, loaded, svd)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], atol=1e-3)
