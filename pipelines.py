@@ -379,7 +379,7 @@ def check_value(value: Any, where: str, name: str) -> None:
     if isinstance(value, int) and value % MULTIPLE.get(name, 1):
         raise ProfileError(f"{where}: {name} is {value}; a multiple of {MULTIPLE[name]} is needed")
     if short in CHOICES and value not in CHOICES[short]:
-        raise ProfileError(f"{where}: {name} is {value!r}{suggestion(value, CHOICES[short])}")
+        raise ProfileError(f"{where}: {name} is {value!r}{suggestion(str(value), CHOICES[short])}")
 
 
 def looks_numeric(text: str) -> bool:

@@ -36,10 +36,12 @@ DRAWN_FACE = '''
 from dataclasses import dataclass, replace
 import numpy as np
 from curation.clip import FaceTrack
-from curation.stage import Step
+from curation.stage import TRACK, Step
 
 @dataclass(frozen=True)
 class DrawnFace(Step):
+    GIVES = (TRACK,)
+
     def __call__(self, clip):
         frames = len(clip)
         boxes = np.tile(np.float32([8, 8, 40, 40]), (frames, 1))
@@ -105,9 +107,9 @@ class Kill(NamedTuple):
 
 def build_house(folder: Path, deadline_s: float = 20.0) -> Path:
     """A copy of what curates, with the two stages and a profile of its own; a source that takes longer is late."""
-    for room in ("curation", "media", "models", "shards", "manifests", "training"):
+    for room in ("curation", "media", "models", "shards", "manifests", "storage", "training"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pipelines.py", "weights.py", "weights.yaml"):
+    for name in ("clock.py", "pipelines.py", "weights.py", "weights.yaml"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "curation/steps/drawn_face.py").write_text(DRAWN_FACE)
     (folder / "curation/steps/poison.py").write_text(POISON)

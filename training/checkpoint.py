@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from training.network import SayAnything
@@ -70,6 +71,9 @@ class State:
     @torch.no_grad()
     def _exchange(self) -> None:
         """Content, not storage: FSDP2 and gradient buckets hold on to the tensors."""
+        for module in self.network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # after a forward pass its parameters are whole, and the averages are shards
         for name, parameter in self.network.named_parameters():
             current = parameter.detach().clone()
             parameter.copy_(self.averaged[name])

@@ -1,7 +1,7 @@
 """Files with the same bytes: one is curated, and another in its place when it fails or changes."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 import pipelines
 from curation.ledger import Ledger
+from curation.pool import Done
 from curation.run import curate
 from curation.source import Identity, identify
 from curation.source import curate as curate_source
@@ -24,15 +25,15 @@ class Here:
     def __init__(self, output: Path, before: Callable[[Path], object] = lambda _: None) -> None:
         self.output, self.before, self.curated = output, before, list[str]()
 
-    def map(self, method: str, items: Iterable[Any], *, done: Any, begin: Any = None, **_: object) -> None:
+    def map(self, method: str, items: Iterable[Any], *, begin: Any = None, **_: object) -> Iterator[Done]:
         for item in items:
             if method == "identify":
-                done(item, identify(item, Limits()))
+                yield Done(item, identify(item, Limits()))
             else:
                 begin(item)
                 self.before(item.path)
                 self.curated.append(item.path.name)
-                done(item, curate_source(item, (), self.output, Limits(), ""))
+                yield Done(item, curate_source(item, (), self.output, Limits(), ""))
 
 
 @pytest.fixture

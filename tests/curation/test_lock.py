@@ -57,13 +57,19 @@ def test_a_running_process_with_the_id_of_a_dead_driver_does_not_keep_the_lock(t
         pass
 
 
+def make_old(path: Path) -> None:
+    """Set a lock's last sign of life to before the moment from which it counts as left behind."""
+    then = time.time() - STALE_S - 10
+    os.utime(path, (then, then))
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", b"5", b"\xff\xfe", b'{"pid": null}'])
 def test_a_torn_lock_is_waited_for_until_it_is_old(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "LOCK"
     path.write_bytes(content)
     with pytest.raises(LockError), Lock(tmp_path):
         pass
-    os.utime(path, (time.time() - STALE_S - 10,) * 2)
+    make_old(path)
     with Lock(tmp_path):
         pass
 
@@ -77,7 +83,7 @@ def test_a_folder_in_place_of_the_lock_is_a_message(tmp_path: Path) -> None:
 def test_a_driver_whose_lock_was_taken_over_is_told_before_it_commits(tmp_path: Path) -> None:
     with Lock(tmp_path) as first:
         first.check()
-        os.utime(first.path, (time.time() - STALE_S - 10,) * 2)
+        make_old(first.path)
         with Lock(tmp_path) as second:
             with pytest.raises(LockError, match="another driver took this output over"):
                 first.check()

@@ -36,12 +36,12 @@ def test_names_reach_a_strict_terminal_spelled_out(tmp_path: Path) -> None:
         "from types import SimpleNamespace as Some\n"
         "from pathlib import Path\n"
         "from curation.progress import Bar, accept_every_name\n"
-        "from curation.run import account, refuse\n"
+        "from curation.run import print_account, refuse\n"
         "accept_every_name()\n"
         "for name in ('\\udcff.mp4', 'ü.mp4', '\\x1b[2J.mp4'):\n"
         "    with Bar('curating', 1, 1.0) as bar:\n"
         "        row = {'reason': 'kept', 'start_frame': 0, 'end_frame': 25}\n"
-        "        account(Some(path=Path(name)), Some(clips=[row], source={'detail': None}), bar.print)\n"
+        "        print_account(Some(path=Path(name)), Some(clips=[row], source={'detail': None}), bar.print)\n"
         "    refuse(ValueError(name))\n"
     )
     done = subprocess.run(

@@ -91,7 +91,7 @@ def test_native_code_says_nothing_from_start_to_exit() -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np; from models.face_landmarks import FaceLandmarks\n"
         "landmarks = FaceLandmarks(Path(sys.argv[1]))\n"
-        "print(landmarks.measure(np.zeros((1, 64, 64, 3), np.uint8)).found)"
+        "print(landmarks.measure(np.zeros((1, 64, 64, 3), np.uint8)).has_face)"
     )
     command = [sys.executable, "-c", code, str(required_weights())]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
