@@ -1,4 +1,4 @@
-# make demo: everything from nothing, then the main job on synthetic talkers, 40 minutes     make test: everything from nothing, then the tests
+# make demo: everything from nothing, then the main job on synthetic talkers     make test: everything from nothing, then the tests
 # make check: format, lint, types, tests                                         make fix: format and mend what can be mended
 PYTHON ?= python3.11
 VENV := .venv
