@@ -96,14 +96,14 @@ def test_without_its_parts_an_output_is_whole_and_takes_new_sources(house, video
     assert sorted(read_index(tmp_path / "out/shards")["key"]) == sorted(read_clips(tmp_path / "out").query("kept").key)
 
 
-def test_ctrl_c_and_sigterm_stop_within_ten_seconds(house, videos, whole, tmp_path):
+def test_ctrl_c_and_sigterm_stop_within_half_a_minute(house, videos, whole, tmp_path):
     for number in (signal.SIGINT, signal.SIGTERM):
         process = start(house, videos, tmp_path)
         wait_for("parts/*/*.tar", tmp_path, process)
         began = time.monotonic()
         process.send_signal(number)
         told, _ = process.communicate(timeout=60)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         assert process.returncode == 1, told
         assert "the same command continues" in told
         assert not (tmp_path / "LOCK").exists()

@@ -41,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield found[0]
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     left = [path for path in temporary.rglob("*") if path.is_file()]
     assert not left, "uploads outlived the page"
 
