@@ -39,6 +39,10 @@ class ClusterError(ValueError):
     """Ray has not the resources that the profile names, or has stopped."""
 
 
+class RayStartError(ClusterError):
+    """Ray cannot be started or joined now; the same command may succeed later."""
+
+
 @dataclass(frozen=True)
 class Done:
     """An item and what a worker returned for it."""
@@ -224,7 +228,7 @@ def start_ray() -> None:
             )
     except Exception as error:  # ConnectionError, RuntimeError, TimeoutError, ...: Ray names no common class
         where = f" at {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else " on this machine"
-        raise ClusterError(f"Ray{where} cannot start or be joined: {last_line(error)}") from error
+        raise RayStartError(f"Ray{where} cannot start or be joined: {last_line(error)}") from error
 
 
 def last_words(path: Path) -> str:

@@ -146,7 +146,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     """Identify the sources, curate them, finish the corpus."""
     from curation.corpus import finish
     from curation.ledger import Ledger, LedgerError, recipe_of
-    from curation.pool import ClusterError, Pool
+    from curation.pool import ClusterError, Pool, RayStartError
     from curation.source import OutputError
     from curation.stage import build_stages
     from manifests.summary import print_summary
@@ -168,6 +168,8 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         print("starting workers: Ray, then each loads its networks")
         pool = Pool(profile, options.output, recipe["hash"], options.score_only, options.workers)
         signal.signal(signal.SIGTERM, interrupt)  # again: Ray has put its own in place
+    except RayStartError as error:
+        return report_stop(str(error))
     except (LedgerError, ClusterError, OSError) as error:
         return refuse(error)
     except KeyboardInterrupt:
