@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.result import write_json
+from command import parser_of
 from training.audio import AudioTokens
 from training.batch import Batch
 from training.cost import Cost, clip_cost, peak_flops
@@ -221,11 +222,7 @@ def show(results: list[Result], settings: TrainingSettings, cost: Cost) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        prog="python benchmarks/train_step.py", description=head, epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    found = parser_of("python benchmarks/train_step.py", __doc__)
     found.add_argument("--profile", default="sayanything")
     found.add_argument("--set", action="append", default=[], metavar="GROUP.SETTING=VALUE")
     found.add_argument("--base", type=Path, help="diffusers folder with weights (default: the profile's)")

@@ -6,7 +6,6 @@ Takes a few seconds and loads no network; every run begins with the same checks 
 Exit code 0: fit, perhaps with warnings; 2: the run would fail.
 """
 
-import argparse
 import ctypes
 import os
 import resource
@@ -27,6 +26,7 @@ from rich.table import Table
 
 import pipelines
 import weights
+from command import parser_of
 
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "flac")
 ENCODERS = ("libx264", "flac")
@@ -213,11 +213,7 @@ def show(findings: Sequence[CheckResult]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m curation.doctor", description=head, epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = parser_of("python -m curation.doctor", __doc__)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     parser.add_argument("--output", type=Path, help="where results would go: is it writable, large and fast enough")

@@ -11,7 +11,6 @@ A run that did not measure everything leaves one row for a source that a filter 
 they were cut, with all their scores: the same seconds, the same reasons. Exit code 0: done; 2: refused.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from command import parser_of
 from curation.ledger_files import part_path
 from curation.limits import ORIGIN, read_recipe, run_folder, stages_of
 from curation.margin import cut_to_clip
@@ -309,13 +309,7 @@ def text(value: Any) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m curation.refilter",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("python -m curation.refilter", __doc__)
     parser.add_argument("output", type=Path, help="output folder of curation/run.py")
     parser.add_argument("--set", action="append", required=True, metavar="STAGE.SETTING=VALUE", help="a new threshold")
     parser.add_argument("--to", type=Path, required=True, help="new folder for shards and manifests")

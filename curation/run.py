@@ -32,6 +32,7 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
 import pipelines  # noqa: E402
 import weights  # noqa: E402
 from clock import FPS  # noqa: E402
+from command import parser_of  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock, LockError  # noqa: E402
 from curation.progress import Bar, accept_every_name, printable  # noqa: E402
@@ -71,13 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        prog="python curation/run.py",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    found = parser_of("python curation/run.py", __doc__)
     found.add_argument("--profile", required=True, help="a profile of pipelines.yaml, such as embedded or sayanything")
     found.add_argument(
         "--videos",

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS: dict[str, set[str]] = {  # room -> the rooms that it may import: those above it in this list, and never all
     "clock": set(),
+    "command": set(),
     "storage": set(),
     "pipelines": set(),  # stages are found by their names
     "weights": {"pipelines"},  # `python weights.py fetch --profile NAME` asks which files a profile names
@@ -18,9 +19,20 @@ ROOMS: dict[str, set[str]] = {  # room -> the rooms that it may import: those ab
     "models": {"clock", "media", "storage", "weights"},
     "shards": {"clock", "storage"},
     "manifests": {"clock", "storage"},
-    "curation": {"clock", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
-    "training": {"clock", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
-    "demo": {"clock", "storage", "pipelines", "weights", "media", "models", "shards", "manifests", "training"},
+    "curation": {"clock", "command", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
+    "training": {"clock", "command", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
+    "demo": {
+        "clock",
+        "command",
+        "storage",
+        "pipelines",
+        "weights",
+        "media",
+        "models",
+        "shards",
+        "manifests",
+        "training",
+    },
 }
 EXCEPTIONS = {"curation/review/pictures.py": {"training"}}  # draws the mask that training puts over a face
 

@@ -43,6 +43,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
 
 import weights  # noqa: E402
+from command import parser_of  # noqa: E402
 
 if TYPE_CHECKING:  # torch and the networks are imported when there is something to measure: refusing takes a second
     from models.yolo_face import YoloFace
@@ -115,13 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        prog="python training/evaluate.py",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    found = parser_of("python training/evaluate.py", __doc__)
     found.add_argument("--generated", required=True, type=Path, help="folder of the videos to judge")
     found.add_argument("--reference", required=True, type=Path, help="folder of what they should look like")
     found.add_argument("--output", required=True, type=Path, help="folder for metrics.json and metrics.md")

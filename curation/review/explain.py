@@ -6,7 +6,6 @@ VIDEO is a path, or enough of one to name a single source. Prints a timeline and
 or as a picture, with thumbnails from the video if it is still there.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clock import FPS
+from command import parser_of
 from curation.limits import Threshold, limits_of, nearest_limits, read_recipe, stages_of
 from curation.review.page import data_uri, environment
 from curation.review.pictures import thumbnail
@@ -273,13 +273,7 @@ def draw_limit(panel: Axes, found: Explained, limit: Threshold) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m curation.review.explain",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("python -m curation.review.explain", __doc__)
     parser.add_argument("output", type=Path, help="output folder of curation/run.py")
     parser.add_argument("video", help="path of a source, or enough of it")
     parser.add_argument("--to", type=Path, metavar="FILE", help="also write a page (.html) or a picture (.png)")

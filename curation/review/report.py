@@ -8,7 +8,6 @@ limit as at random), the table is whole. `--labels` names a table (.csv or .parq
 others, such as `language`: the yield is then also given by each of them.
 """
 
-import argparse
 import base64
 import gzip
 import io
@@ -28,6 +27,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from clock import FPS
+from command import parser_of
 from curation.limits import NEAR, Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
 from curation.refilter import NotMeasured, by_name, records, replay
 from curation.review.page import as_json, data_uri, environment, hours
@@ -367,13 +367,7 @@ def picture_fields(picture: Preview) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m curation.review.report",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("python -m curation.review.report", __doc__)
     parser.add_argument("output", type=Path, help="output folder of curation/run.py or curation/refilter.py")
     parser.add_argument("--labels", type=Path, help="table with a column path or file, and what is known of each")
     options = parser.parse_args(arguments)
