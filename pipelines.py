@@ -310,8 +310,8 @@ def check_order(names: Sequence[str], where: Where) -> None:
         for need in stage.NEEDS:
             if need in ended:
                 raise ProfileError(f"{where(name)}: {name} needs {need}; put it before {ended[need]}, which ends that")
-            givers = [other for other in stage_names() if need in stage_class(other).GIVES]
-            if givers and need not in given:
+            if need not in given | stage.AT_START:
+                givers = [other for other in stage_names() if need in stage_class(other).GIVES]
                 raise ProfileError(f"{where(name)}: {name} needs {need}; put {' or '.join(givers)} before it")
         given |= set(stage.GIVES)
         ended |= dict.fromkeys(stage.ENDS, name)

@@ -47,6 +47,7 @@ class Stage:
     SCORES: ClassVar[Mapping[str, str]] = {}
     REASONS: ClassVar[Mapping[str, str]] = {}
     NEEDS: ClassVar[tuple[str, ...]] = ()
+    AT_START: ClassVar[frozenset[str]] = frozenset({WHOLE_SOURCE, UNCROPPED, FREE_SOUND})  # what nobody gives
     GIVES: ClassVar[tuple[str, ...]] = ()
     ENDS: ClassVar[tuple[str, ...]] = ()
 

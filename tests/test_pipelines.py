@@ -254,7 +254,5 @@ def test_sound_cannot_be_shifted_when_features_were_cut_from_it(path: Path) -> N
 
 @pytest.mark.parametrize("name", pipelines.stage_names())
 def test_what_a_stage_needs_is_given_by_another_or_there_from_the_start(name: str) -> None:
-    from curation.stage import FREE_SOUND, UNCROPPED, WHOLE_SOURCE
-
     given = {what for other in pipelines.stage_names() for what in pipelines.stage_class(other).GIVES}
-    assert set(pipelines.stage_class(name).NEEDS) <= given | {WHOLE_SOURCE, UNCROPPED, FREE_SOUND}
+    assert set(pipelines.stage_class(name).NEEDS) <= given | pipelines.stage_class(name).AT_START
