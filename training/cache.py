@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,22 +28,27 @@ from training.batch import drawn, rgb
 from training.latents import LatentCodec
 from training.ranks import Ranks
 from training.settings import DataSettings, MaskSettings
-from training.window import Arrays, Clip, decode, draw_rest, opened_video, read_mask, read_sound, width_of
+from training.window import TRIES, Arrays, Clip, decode, draw_rest, opened_video, read_mask, read_sound, width_of
 
 REFERENCE_EVERY = 25  # one a second
-TRIES = 8
 PIECE = 64  # frames decoded and encoded at once
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The arrays, opened for reading; `starts` [clips + 1] is where each clip begins."""
+    """The arrays, opened for reading; `starts` and `picture_starts` [clips + 1] are where each clip begins."""
 
     masks: np.ndarray
     pictures: np.ndarray
     latents: np.ndarray | None
     starts: np.ndarray
     picture_starts: np.ndarray
+    step: int  # of the kept pictures: every so many frames one
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """[parts, C, h, w] of a frame; empty if pictures are kept."""
+        return () if self.latents is None else self.latents.shape[1:]
 
     def fill(
         self, arrays: Arrays, b: int, row: int, clip: Clip, reference_row: int, random: np.random.Generator
@@ -78,10 +84,9 @@ class Cache:
 
     def _reference(self, row: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
         first, last = self.picture_starts[row : row + 2]
-        step = 1 if self.latents is None else REFERENCE_EVERY
         for _ in range(TRIES):
             picture = int(random.integers(last - first))
-            box = self.masks[self.starts[row] + picture * step]
+            box = self.masks[self.starts[row] + picture * self.step]
             if np.isfinite(box).all():
                 return self.pictures[first + picture], box
         return None
@@ -90,6 +95,7 @@ class Cache:
 def open_cache(
     folder: Path,
     clips: list[Clip],
+    content: str,
     data: DataSettings,
     mask: MaskSettings,
     codec: LatentCodec,
@@ -98,12 +104,12 @@ def open_cache(
 ) -> Cache:
     """The cache of some clips, built if it is not there or was made from something else; a meeting point.
 
+    `content` changes if any byte of a clip does.
     A clip that cannot be read has no masks, and its windows are replaced like those of a damaged one.
     """
-    starts = np.concatenate([[0], np.cumsum([clip.frames for clip in clips])])
     step = REFERENCE_EVERY if data.cache == "latents" else 1
+    starts = np.concatenate([[0], np.cumsum([clip.frames for clip in clips])])
     picture_starts = np.concatenate([[0], np.cumsum([-(-clip.frames // step) for clip in clips])])
-    made_from = recipe(clips, data, mask, codec)
     shapes = {
         "masks": ("<f4", (starts[-1], 4)),
         "pictures": ("|u1", (picture_starts[-1], data.size * 3 // 2, data.size)),
@@ -111,21 +117,15 @@ def open_cache(
     if data.cache == "latents":
         side = data.size // codec.factor
         shapes["latents"] = ("<f2", (starts[-1], codec.parts, codec.channels, side, side))
+    made_from = recipe(content, data, mask, codec)
     if not is_made_from(folder, made_from):
-        if ranks.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "cache.yaml").unlink(missing_ok=True)
-            for name, (kind, shape) in shapes.items():
-                np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), tuple(map(int, shape))).flush()
-        ranks.wait()
+        make_empty(folder, shapes, ranks)
         written = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in shapes}
         for row in range(ranks.rank, len(clips), ranks.world):
             place = slice(starts[row], starts[row + 1])
-            pictures = slice(picture_starts[row], picture_starts[row + 1])
-            into = {"masks": written["masks"][place], "pictures": written["pictures"][pictures]}
-            if "latents" in written:
-                into["latents"] = written["latents"][place]
-            write_clip(clips[row], data, mask, codec, ranks.device, into)
+            into = {name: array[place] for name, array in written.items() if name != "pictures"}
+            into["pictures"] = written["pictures"][picture_starts[row] : picture_starts[row + 1]]
+            write_clip(clips[row], data, mask, codec, ranks.device, step, into)
             on_clip(1)
         for array in written.values():
             array.flush()
@@ -135,14 +135,29 @@ def open_cache(
                 file.write(yaml.safe_dump({"made_from": made_from}).encode())
         ranks.wait()
     opened = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in shapes}
-    return Cache(opened["masks"], opened["pictures"], opened.get("latents"), starts, picture_starts)
+    return Cache(opened["masks"], opened["pictures"], opened.get("latents"), starts, picture_starts, step)
+
+
+def make_empty(folder: Path, shapes: dict[str, tuple[str, tuple[Any, ...]]], ranks: Ranks) -> None:
+    """Files of the right size, made by the first rank; a meeting point."""
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cache.yaml").unlink(missing_ok=True)
+        for name, (kind, shape) in shapes.items():
+            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), tuple(map(int, shape))).flush()
+    ranks.wait()
 
 
 def write_clip(
-    clip: Clip, data: DataSettings, mask: MaskSettings, codec: LatentCodec, device: torch.device, into: Arrays
+    clip: Clip,
+    data: DataSettings,
+    mask: MaskSettings,
+    codec: LatentCodec,
+    device: torch.device,
+    step: int,
+    into: Arrays,
 ) -> None:
     """Read a whole clip piece by piece into its places of the arrays; NaN masks if it cannot be read."""
-    step = REFERENCE_EVERY if "latents" in into else 1
     try:
         with clip.open() as sample, opened_video(sample) as video:
             size = width_of(video)
@@ -171,10 +186,10 @@ def encoded(planes: np.ndarray, masks: np.ndarray, codec: LatentCodec, device: t
     return torch.stack(parts, dim=1).cpu().numpy().astype(np.float16)
 
 
-def recipe(clips: list[Clip], data: DataSettings, mask: MaskSettings, codec: LatentCodec) -> str:
+def recipe(content: str, data: DataSettings, mask: MaskSettings, codec: LatentCodec) -> str:
     """A hash of all that the arrays depend on: clips, crop, mask, and the VAE if it is used."""
     settings = {**vars(mask), "size": data.size, "cache": data.cache}
-    digest = hashlib.sha256(json.dumps([settings, [(clip.key, clip.frames) for clip in clips]]).encode())
+    digest = hashlib.sha256(json.dumps([settings, content]).encode())
     if data.cache == "latents":
         for name, value in sorted(codec.vae.state_dict().items()):
             digest.update(name.encode() + value.float().cpu().numpy().tobytes())

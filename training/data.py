@@ -24,10 +24,11 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from clock import WHISPER_ROWS_PER_FRAME
 from shards.index import INDEX_NAME, offset_column, read_index, size_column
 from shards.member import NPY_HEADER_BYTES, OpenSample, read_rows
 from shards.reader import ShardError, walk
-from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, WHISPER_ROWS_PER_FRAME, npy_header
+from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, npy_header
 from training.batch import Batch
 from training.cache import Cache
 from training.order import Place, SampleOrder, micro_batches
@@ -86,6 +87,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         self.shards, self.settings, self.mask, self._held_out = shards, settings, mask, held_out
         self.cache: Cache | None = None  # set by the trainer: windows are then taken from it
         self.layers, self.dim = whisper_shape(shards, index)
+        self.content = hashlib.sha256("".join(index["sha256"]).encode()).hexdigest()  # of all samples
         self._names, self._shard = np.unique(index["shard"].to_numpy("S"), return_inverse=True)
         self._keys, self._frames = index["key"].to_numpy("S"), index["frames"].to_numpy(np.int64)
         self._places = {name: index[name].fillna(MISSING).to_numpy(np.int64) for name in PLACES}
@@ -118,7 +120,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, places: Sequence[Place]) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The windows at some places of the order. Raises DataError if many in a row cannot be read."""
-        latents = self.cache.latents.shape[1:] if self.cache is not None and self.cache.latents is not None else ()
+        latents = () if self.cache is None else self.cache.latent_shape
         arrays, keys = empty(len(places), self.settings, self.layers, self.dim, latents), []
         quarantined: list[tuple[str, str]] = []
         for b, (sample, epoch, i) in enumerate(places):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from shards.index import INDEX, INDEX_NAME, MEANINGS, read_index
+from storage.table import write_table
 from tests.training.numbered import SIDE, damage, numbers_in, write_shards
 from tests.training.toys import toy_vae
 from training.batch import Batch
@@ -29,7 +31,7 @@ def opened(shards: Path, cache: str, folder: Path, codec: LatentCodec, mask: Mas
     data = open_data(shards, settings(cache), mask)
     assert isinstance(data, Indexed)
     if cache != "none":
-        data.cache = open_cache(folder, data.clips(), data.settings, mask, codec, ALONE)
+        data.cache = open_cache(folder, data.clips(), data.content, data.settings, mask, codec, ALONE)
     return data
 
 
@@ -114,6 +116,18 @@ def test_another_mask_another_vae_or_other_clips_make_the_cache_again(shards, tm
     opened(shards, "latents", tmp_path, LatentCodec(other))
     assert (tmp_path / "cache.yaml").read_text() != stamp
     assert first.cache is not None
+
+
+def test_a_clip_of_the_same_name_and_length_with_other_bytes_makes_the_cache_again(tmp_path, codec):
+    shards = write_shards(tmp_path / "shards", CLIPS)
+    before = opened(shards, "pictures", tmp_path / "cache", codec)
+    stamp = (tmp_path / "cache" / "cache.yaml").read_text()
+    index = read_index(shards)
+    index.loc[0, "sha256"] = "0" * 64
+    write_table(shards / INDEX_NAME, index, INDEX, MEANINGS)
+    after = opened(shards, "pictures", tmp_path / "cache", codec)
+    assert [clip.key for clip in after.clips()] == [clip.key for clip in before.clips()]
+    assert (tmp_path / "cache" / "cache.yaml").read_text() != stamp
 
 
 def test_a_damaged_clip_is_replaced_and_named(tmp_path, codec):
