@@ -4,6 +4,9 @@ The window of frame t holds the rows of frames t-k to t+k, two a frame; beyond t
 are tokens of their own by default (k = 2, tiny: 10 rows x 5 layers = 50 tokens of 384), as LatentSync and MuseTalk have
 them; a learned vector per row of the window and one per layer say which is which. Fewer tokens for larger Whispers:
 `layers="last"` (10) or "weighted" (10, a learned mean over the layers).
+
+Off the paper, for networks that have minutes to learn: `numbers` turns the layers of a row into one token of so many
+numbers, whitened over the data, and `joined` all rows of a window into one.
 """
 
 from typing import Literal
@@ -13,7 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-ROWS_PER_FRAME = 2  # 50 Hz / 25 fps
+from clock import WHISPER_ROWS_PER_FRAME
 
 
 class AudioTokens(ModelMixin, ConfigMixin):
@@ -27,54 +30,94 @@ class AudioTokens(ModelMixin, ConfigMixin):
         dim: int = 384,
         window_frames: int = 2,
         use: Literal["all", "last", "weighted"] = "all",
-        standardize: bool = False,
+        numbers: int = 0,
+        joined: bool = False,
     ) -> None:
         super().__init__()
-        self.window_rows = ROWS_PER_FRAME * (2 * window_frames + 1)
+        self.window_rows = window_rows(window_frames)
         self.use = use
-        self.norm = Standardize(layers, dim) if standardize else nn.LayerNorm(dim)
-        self.row = nn.Parameter(torch.randn(self.window_rows, 1, dim) * 0.02)
-        self.layer = nn.Parameter(torch.randn(layers if use == "all" else 1, dim) * 0.02)
+        self.joined = joined
+        used, width = (layers if use == "all" else 1), dim
+        self.whitening = None
+        if numbers:
+            self.whitening = Whitening(used * dim, numbers)
+            used, width = 1, numbers
+        self.norm = nn.Identity() if numbers else nn.LayerNorm(dim)
+        self.row = nn.Parameter(torch.randn(self.window_rows, 1, width) * 0.02)
+        self.layer = nn.Parameter(torch.randn(used, width) * 0.02)
         self.mix = nn.Parameter(torch.zeros(layers)) if use == "weighted" else None
 
     def rows_shape(self, frames: int) -> tuple[int, int, int]:
         """(rows, layers, dim) that `forward` wants for a number of frames."""
         layers, dim = self.config["layers"], self.config["dim"]
-        return ROWS_PER_FRAME * frames + self.window_rows - ROWS_PER_FRAME, layers, dim
+        return WHISPER_ROWS_PER_FRAME * frames + self.window_rows - WHISPER_ROWS_PER_FRAME, layers, dim
 
     def forward(self, rows: Tensor) -> Tensor:
-        """[B, 2 (F + 2 k), layers, dim] -> [B, F, K, dim]."""
-        if isinstance(self.norm, Standardize):
-            rows = self.norm(rows)
+        """[B, 2 (F + 2 k), layers, dim] -> [B, F, K, token_width]."""
+        rows = self._used(rows)
+        if self.whitening is not None:
+            rows = self.whitening(rows)
+        rows = self.norm(rows) + self.layer
+        windows = rows.unfold(1, self.window_rows, WHISPER_ROWS_PER_FRAME).movedim(-1, 2)  # [B, F, window, layers, dim]
+        tokens = windows + self.row
+        return tokens.flatten(2)[:, :, None] if self.joined else tokens.flatten(2, 3)
+
+    def _used(self, rows: Tensor) -> Tensor:
+        """The layers that are heard: [B, R, layers, dim] -> [B, R, layers or 1, dim]."""
         if self.use == "last":
-            rows = rows[:, :, -1:]
-        elif self.mix is not None:
-            rows = torch.einsum("brld,l->brd", rows, self.mix.softmax(0))[:, :, None]
-        if isinstance(self.norm, nn.LayerNorm):
-            rows = self.norm(rows)
-        rows = rows + self.layer
-        windows = rows.unfold(1, self.window_rows, ROWS_PER_FRAME).movedim(-1, 2)  # [B, F, window, layers, dim]
-        return (windows + self.row).flatten(2, 3)
+            return rows[:, :, -1:]
+        if self.mix is not None:
+            return torch.einsum("brld,l->brd", rows, self.mix.softmax(0))[:, :, None]
+        return rows
+
+    def fit(self, rows: Tensor) -> None:
+        """Fit the whitening, if there is one, to Whisper rows [N, layers, dim]."""
+        if self.whitening is not None:
+            self.whitening.fit(self._used(rows[None])[0])
 
 
-class Standardize(nn.Module):
-    """Each number of each Whisper layer by its own mean and deviation over data, cut at LARGEST deviations.
+def window_rows(window_frames: int) -> int:
+    """Rows of Whisper that a frame hears."""
+    return WHISPER_ROWS_PER_FRAME * (2 * window_frames + 1)
 
-    A few of Whisper's numbers are a hundred times larger than the others, and a LayerNorm leaves the others small.
+
+def token_width(dim: int, window_frames: int, numbers: int = 0, joined: bool = False) -> int:
+    """Numbers of a token of `AudioTokens` with these arguments."""
+    return (numbers or dim) * (window_rows(window_frames) if joined else 1)
+
+
+class Whitening(nn.Module):
+    """What was measured at one time -> its first principal components, each of variance 1; fitted to data, then fixed.
+
+    A few of Whisper's numbers are a hundred times larger than the others and hardly change: a LayerNorm leaves the
+    others small. So each number is first divided by its own deviation.
     """
 
-    LARGEST = 5.0
+    LARGEST = 5.0  # deviations; what lies beyond is cut
+    FLOOR = 1e-3  # of the largest variance, added to each: what hardly varies is not blown up
 
-    def __init__(self, layers: int, dim: int) -> None:
+    def __init__(self, size: int, numbers: int) -> None:
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(layers, dim), requires_grad=False)
-        self.std = nn.Parameter(torch.ones(layers, dim), requires_grad=False)
+        fixed = {"mean": torch.zeros(size), "std": torch.ones(size), "directions": torch.zeros(size, numbers)}
+        for name, value in fixed.items():
+            setattr(self, name, nn.Parameter(value, requires_grad=False))
 
     @torch.no_grad()
     def fit(self, rows: Tensor) -> None:
-        """Take mean and deviation from rows [N, layers, dim]."""
-        self.mean.copy_(rows.mean(dim=0))
-        self.std.copy_(rows.std(dim=0).clamp(min=1e-4))
+        """Take everything from rows [N, layers, dim]; N should be several times the numbers of a row."""
+        flat = rows.flatten(1)
+        self.mean.copy_(flat.mean(dim=0))
+        self.std.copy_(flat.std(dim=0).clamp(min=1e-4))
+        scaled = self._scaled(rows).flatten(1).double()
+        variances, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
+        count = self.directions.shape[1]
+        variances, vectors = variances.flip(0)[:count], vectors.flip(1)[:, :count]
+        self.directions.copy_(vectors / (variances + self.FLOOR * variances[0]).sqrt())
 
     def forward(self, rows: Tensor) -> Tensor:
-        return ((rows - self.mean) / self.std).clamp(-self.LARGEST, self.LARGEST)
+        """[..., layers, dim] -> [..., 1, numbers]."""
+        return (self._scaled(rows).flatten(-2) @ self.directions)[..., None, :].clamp(-self.LARGEST, self.LARGEST)
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        shape = rows.shape[-2:]
+        return ((rows - self.mean.view(shape)) / self.std.view(shape)).clamp(-self.LARGEST, self.LARGEST)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.audio import AudioTokens
+from training.audio import AudioTokens, token_width
 from training.id_guider import VARIANTS, IDGuider
 from training.settings import ModelSettings
 from training.unet import SayAnythingUNet, from_svd
@@ -107,7 +107,8 @@ def build(base: Path, settings: ModelSettings, audio: AudioShape, vae_factor: in
     Raises ValueError if the folder has no UNet or one that does not fit.
     """
     config, weights = svd_unet(base)
-    unet = from_svd(config, weights, audio.dim, settings.audio_in_mid, settings.norm_groups)
+    width = token_width(audio.dim, audio.window_frames, settings.audio_numbers, settings.audio_joined)
+    unet = from_svd(config, weights, width, settings.audio_in_mid, settings.norm_groups)
     latents = settings.fusion == "vae_feature"
     guider = IDGuider(
         in_channels=config["out_channels"] + 1 if latents else 4,
@@ -122,15 +123,20 @@ def build(base: Path, settings: ModelSettings, audio: AudioShape, vae_factor: in
         dim=audio.dim,
         window_frames=audio.window_frames,
         use=settings.audio_layers,
-        standardize=settings.audio_norm == "data",
+        numbers=settings.audio_numbers,
+        joined=settings.audio_joined,
     )
     return SayAnything(unet, guider, tokens)
 
 
 def stem_strides(factor: int) -> tuple[int, ...]:
     """Three strides whose product is the codec's factor, small ones first: (2, 2, 2) for SVD's 8, (1, 2, 3) for 6."""
-    strides = [prime for prime in (2, 3, 5, 7) for _ in range(3) if factor % prime == 0 and (factor := factor // prime)]
-    if factor != 1 or len(strides) > 3:
+    strides, rest = [], factor
+    for prime in (2, 3, 5, 7):
+        while rest % prime == 0:
+            strides.append(prime)
+            rest //= prime
+    if rest != 1 or len(strides) > 3:
         raise ValueError("the codec's factor needs at most three prime factors below 11")
     return (1,) * (3 - len(strides)) + tuple(strides)
 

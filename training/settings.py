@@ -51,8 +51,8 @@ class ModelSettings:
 
     base: str = "weights/stable-video-diffusion-img2vid-xt"
     audio_layers: Literal["all", "last", "weighted"] = "all"
-    # "row": a LayerNorm of each Whisper row. "data", off the paper: each of its numbers by mean and deviation over data
-    audio_norm: Literal["row", "data"] = "row"
+    audio_numbers: int = 0  # 0: a LayerNorm of each Whisper row. Else, off the paper: so many, whitened over the data
+    audio_joined: bool = False  # off the paper: the window of a frame is one token, with nothing to attend to
     audio_in_mid: bool = False
     norm_groups: int = 32  # of all GroupNorms, SVD's number; with 32 channels each would be its own group
     # The paper's 98 M, its text taken literally, or, off the paper, a stem of a quarter: training/id_guider.py

@@ -20,7 +20,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +34,8 @@ from torch import nn  # noqa: E402
 from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
+from command import parser_of  # noqa: E402
 from storage.atomic_write import atomic_write  # noqa: E402
-from training.audio import Standardize  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
@@ -50,7 +49,7 @@ from training.ranks import Ranks, spread, started  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
-STANDARDIZED_BATCHES = 16  # of 16 windows: some 250 s of sound with windows of 16 frames, 120 s with 2
+HEARD_ROWS = 12_000  # that a whitening is fitted to; with windows of 2 frames many are the same
 log = logging.getLogger("training")
 
 
@@ -71,6 +70,8 @@ class Trainer:
         validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
         if isinstance(data, Indexed) and settings.data.cache != "none":
             data.cache = cached(data, settings, run, self.codec, ranks)
+        if settings.model.audio_numbers:
+            self.network.audio.fit(heard_rows(data))
         if settings.run.checkpointing:
             self.network.unet.enable_gradient_checkpointing()
         self.cost = clip_cost(self.network, self.codec, settings)
@@ -198,15 +199,18 @@ def models(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> tuple[Lat
     torch.manual_seed(settings.data.seed)
     audio = AudioShape(data.layers, data.dim, settings.data.window_frames)
     network = build(base, settings.model, audio, codec.factor)
-    if isinstance(network.audio.norm, Standardize):
-        network.audio.norm.fit(heard_rows(data))
     return codec, network.to(ranks.device)
 
 
 def heard_rows(data: Dataset) -> torch.Tensor:
     """Whisper rows of the first windows of the training order, [N, layers, dim]: the same on every rank."""
-    batches = loader(data, 16, workers=0)
-    return torch.cat([batch.whisper.float().flatten(0, 1) for batch in islice(batches, STANDARDIZED_BATCHES)])
+    found, count = [], 0
+    for batch in loader(data, 16, workers=0):
+        found.append(batch.whisper.float().flatten(0, 1))
+        count += len(found[-1])
+        if count >= HEARD_ROWS:
+            break
+    return torch.cat(found)
 
 
 def cached(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCodec, ranks: Ranks) -> Cache:
@@ -219,7 +223,14 @@ def cached(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCo
     ) as bar:
         task = bar.add_task("", total=-(-len(clips) // ranks.world))
         return open_cache(
-            run / "cache", clips, settings.data, settings.mask, codec, ranks, lambda count: bar.advance(task, count)
+            run / "cache",
+            clips,
+            data.content,
+            settings.data,
+            settings.mask,
+            codec,
+            ranks,
+            lambda count: bar.advance(task, count),
         )
 
 
@@ -271,13 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        prog="python training/train.py",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    found = parser_of("python training/train.py", __doc__)
     found.add_argument("--profile", required=True, help="a profile of pipelines.yaml, such as embedded or sayanything")
     found.add_argument("--data", required=True, type=Path, help="output folder of a curation, or its shards/")
     found.add_argument(

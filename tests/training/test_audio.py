@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from training.audio import AudioTokens
+from training.audio import AudioTokens, token_width
 
 
 def rows_of(frames: int, k: int, layers: int = 3, dim: int = 8) -> torch.Tensor:
@@ -40,14 +41,30 @@ def test_rows_shape_is_what_forward_wants():
     assert audio(torch.zeros(1, *audio.rows_shape(7))).shape[1] == 7
 
 
-def test_standardized_rows_are_equally_large_in_every_number_and_stay_so_when_loaded(tmp_path):
-    rows = rows_of(200, 1) * torch.tensor([1.0] * 7 + [100.0]) + 3  # one number of Whisper's dwarfs the others
-    audio = AudioTokens(layers=3, dim=8, window_frames=1, standardize=True)
-    audio.norm.fit(rows.flatten(0, 1))  # pyright: ignore[reportCallIssue]
-    found = audio.norm(rows)
-    torch.testing.assert_close(found.std(dim=(0, 1, 2)), torch.ones(8), atol=0.05, rtol=0)
-    assert found.abs().max() <= 5
+def test_whitened_numbers_are_equally_large_and_not_correlated_and_stay_so_when_loaded(tmp_path):
+    rows = rows_of(400, 1)
+    rows[..., 3] = 2 * rows[..., 2] + 0.1 * rows[..., 3]  # two numbers that go together
+    rows = rows * torch.tensor([1.0] * 7 + [100.0]) + 3  # one number of Whisper's dwarfs the others
+    audio = AudioTokens(layers=3, dim=8, window_frames=1, numbers=12)
+    assert audio.whitening is not None
+    audio.fit(rows.flatten(0, 1))
+    found = audio.whitening(rows).flatten(0, 2)
+    torch.testing.assert_close(found.T.cov(), torch.eye(12), atol=0.06, rtol=0)
+    assert found.abs().max() <= audio.whitening.LARGEST
+    assert not any(parameter.requires_grad for parameter in audio.whitening.parameters())
     audio.save_pretrained(tmp_path)
-    assert torch.equal(AudioTokens.from_pretrained(tmp_path).norm(rows), found)
+    assert torch.equal(AudioTokens.from_pretrained(tmp_path)(rows), audio(rows))
     by_row = AudioTokens(layers=3, dim=8, window_frames=1).norm(rows)
     assert by_row.detach().std(dim=(0, 1, 2))[:7].max() < 0.5, "a LayerNorm leaves the others small"
+
+
+@pytest.mark.parametrize("numbers", [0, 5])
+def test_a_joined_window_is_one_token_that_holds_all_the_rows(numbers: int):
+    rows = rows_of(6, 2)
+    shape = {"layers": 3, "dim": 8, "window_frames": 2, "use": "last", "numbers": numbers}
+    torch.manual_seed(0)
+    apart = AudioTokens(**shape)  # pyright: ignore[reportArgumentType]
+    joined = AudioTokens(**shape, joined=True)  # pyright: ignore[reportArgumentType]
+    joined.load_state_dict(apart.state_dict())
+    assert joined(rows).shape == (1, 6, 1, token_width(8, 2, numbers, joined=True))
+    assert torch.equal(joined(rows)[:, :, 0], apart(rows).flatten(2))

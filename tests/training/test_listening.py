@@ -32,7 +32,7 @@ SETTINGS = ["data.frames=2", "data.size=32", "data.workers=0", "data.validation_
             "optimizer.global_batch=16", "optimizer.micro_batch=16", "optimizer.learning_rate=4.0e-3",
             "optimizer.warmup_steps=5", "optimizer.ema_decay=0.9", "run.validation_windows=96",
             "run.validation_steps=2", "run.save_every=1000", "mask.crop=face", "data.cache=none", "loss.outside=1.0",
-            "optimizer.decay_share=0.0", "noise.P_mean=2.0", "model.audio_norm=row"]  # fmt: skip
+            "optimizer.decay_share=0.0", "noise.P_mean=2.0", "model.audio_numbers=0"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
