@@ -39,13 +39,14 @@ from scipy import stats
 
 import weights
 from benchmarks.result import write_json
+from clock import FPS, SAMPLES_PER_FRAME
 from demo.directions import load
 from demo.geometry import measure_mouth
 from demo.side_by_side import draw_strip, read_shown, save_png
-from media.audio import SAMPLES_PER_FRAME, read_sound
+from media.audio import read_sound
 from media.encode import encode_flac
 from media.frames import GridReader, scan
-from media.probe import FPS, probe
+from media.probe import probe
 from models.face_landmarks import FaceLandmarks
 from training.generate import Generator, Job, Options
 
@@ -343,8 +344,7 @@ def open_pool(workers: int, loading: tuple[Path, str, Path | None, bool]) -> Exe
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     folders = {name: getattr(options, name) for name in ("seen", "unseen") if getattr(options, name) is not None}
-    given = {name: getattr(options, name) for name in ("steps", "guidance", "sigma_max")}
-    chosen = Options(seed=options.seed, **{name: value for name, value in given.items() if value is not None})
+    chosen = Options(seed=options.seed, steps=options.steps, guidance=options.guidance, sigma_max=options.sigma_max)
     console = Console(width=120)
     try:
         if not folders:
@@ -381,9 +381,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--json", type=Path, required=True, help="what is written; pictures of mouths lie beside it")
     found.add_argument("--clips", type=int, default=20, help="of each folder at most (default: %(default)s)")
     found.add_argument("--seconds", type=float, default=5.0, help="of each clip at most (default: %(default)s)")
-    found.add_argument("--steps", type=int, help="of the sampler (default: generate.py's)")
-    found.add_argument("--guidance", type=float, help="(default: generate.py's)")
-    found.add_argument("--sigma-max", type=float, help="(default: generate.py's)")
+    found.add_argument("--steps", type=int, help="of the sampler (default: the checkpoint's)")
+    found.add_argument("--guidance", type=float, help="(default: the checkpoint's)")
+    found.add_argument("--sigma-max", type=float, help="(default: the checkpoint's)")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     found.add_argument("--deaf", action="store_true", help="the control: audio tokens at zero")

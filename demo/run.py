@@ -36,6 +36,15 @@ class Part:
     what: str
     minutes: float
     command: tuple[str, ...]
+    makes: Path | None = None  # what need not be made again if it is newer than all that `of` holds
+    of: Path | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do; parts that say nothing of it find out themselves."""
+        if self.makes is None or self.of is None or not self.makes.exists():
+            return False
+        return all(path.stat().st_mtime < self.makes.stat().st_mtime for path in self.of.glob("*"))
 
 
 def plan(output: Path) -> list[Part]:
@@ -43,7 +52,8 @@ def plan(output: Path) -> list[Part]:
     described, train, test, curated, base, run = (
         str(output / name) for name in ("videos", "speaking", "unheard", "curated", "base", "run")
     )
-    made, beside, measured = (str(output / name) for name in ("generated.mp4", "side_by_side.mp4", "speak.json"))
+    made, beside, measured = (output / name for name in ("generated.mp4", "side_by_side.mp4", "speak.json"))
+    trained = output / "run" / "checkpoints"
     shown, heard = f"{test}/{SHOWN}.mp4", f"{test}/{HEARD}.mp4"
     ranks = min(RANKS, len(os.sched_getaffinity(0)))
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks))
@@ -65,17 +75,19 @@ def plan(output: Path) -> list[Part]:
              *torchrun, "training/train.py", *embedded, "--data", curated, "--output", run,
              "--set", f"model.base={base}"),
         part("let a talker speak a sentence that was never trained on", 0.3,
-             "training/generate.py", "--checkpoint", run, "--video", shown, "--audio", heard, "--output", made),
+             "training/generate.py", "--checkpoint", run, "--video", shown, "--audio", heard, "--output", str(made),
+             makes=made, of=trained),
         part("put source and generated side by side", 0.1,
-             "-m", "demo.side_by_side", shown, made, "--audio", heard, "-o", beside),
+             "-m", "demo.side_by_side", shown, str(made), "--audio", heard, "-o", str(beside),
+             makes=beside, of=trained),
         part("measure whether the mouths follow the sound", 3,
-             "-m", "benchmarks.speak", "--run", run, "--seen", test, "--json", measured,
-             "--seconds", "3", "--workers", str(ranks)),
+             "-m", "benchmarks.speak", "--run", run, "--seen", test, "--json", str(measured),
+             "--seconds", "3", "--workers", str(ranks), makes=measured, of=trained),
     ]  # fmt: skip
 
 
-def part(what: str, minutes: float, *words: str) -> Part:
-    return Part(what, minutes, (sys.executable, *words))
+def part(what: str, minutes: float, *words: str, makes: Path | None = None, of: Path | None = None) -> Part:
+    return Part(what, minutes, (sys.executable, *words), makes, of)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = Table("part", "minutes", "said to take", title="where the time went")
     for number, each in enumerate(parts, 1):
         console.rule(f"{number} of {len(parts)}: {each.what}")
+        if each.is_done:
+            console.print(f"{each.makes}: there already")
+            continue
         began = time.monotonic()
         code = subprocess.run(each.command, cwd=ROOT, check=False).returncode  # noqa: S603 our own commands, no shell
         if code:

@@ -14,8 +14,8 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace
 
-from media.audio import FULL_SCALE, SAMPLE_RATE
-from media.probe import FPS
+from clock import FPS, SAMPLE_RATE
+from media.audio import FULL_SCALE
 
 # GOP 16 and no B-frames: a random 16-frame window decodes at most 32 frames. `fastdecode` trades 4 % of size for a
 # third of the decoding time (measured: 10.4 -> 6.7 ms per random window). With its AVX-512 code PyAV 18.1's x264 gives

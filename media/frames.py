@@ -18,8 +18,9 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from clock import FPS
 from media.errors import MediaError
-from media.probe import FPS, WITHOUT_PTS, Limits, Probe, grid_index, open_media, packets, stamp, video_stream
+from media.probe import WITHOUT_PTS, Limits, Probe, grid_index, open_media, packets, stamp, video_stream
 
 cv2.setNumThreads(1)  # one worker per core
 

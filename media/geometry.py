@@ -1,11 +1,13 @@
 """Boxes through time, numpy only. A box is (x0, y0, x1, y1) in pixels; a track is [T, 4] float32."""
 
+from typing import Any
+
 import numpy as np
 
 
-def centres(boxes: np.ndarray) -> np.ndarray:
-    """[T, 2] centre (x, y) of each box."""
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+def centres(boxes: Any) -> Any:
+    """[..., 2] centre (x, y) of each box [..., 4]; numpy or torch."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def sides(boxes: np.ndarray) -> np.ndarray:
@@ -31,12 +33,18 @@ def fill_gaps(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def smooth(values: np.ndarray, sigma_frames: float) -> np.ndarray:
     """A Gaussian moving average over time, [T, ...]; the ends repeat their last value."""
-    radius = max(1, round(3 * sigma_frames))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_frames) ** 2)
-    kernel /= kernel.sum()
+    kernel = gaussian(sigma_frames)
+    radius = len(kernel) // 2
     padded = np.pad(values, [(radius, radius)] + [(0, 0)] * (values.ndim - 1), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(kernel), axis=0)
     return (windows @ kernel).astype(np.float32)
+
+
+def gaussian(sigma_frames: float) -> np.ndarray:
+    """Weights of a moving average that reaches 3 sigma to both sides; their sum is 1."""
+    radius = max(1, round(3 * sigma_frames))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_frames) ** 2)
+    return kernel / kernel.sum()
 
 
 def squares(boxes: np.ndarray, expansion: float, sigma_frames: float, width: int, height: int) -> np.ndarray:

@@ -16,10 +16,11 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.reformatter import ColorRange
 
+from clock import FPS
 from media.encode import X264_OPTIONS, X264_PARAMS
 from media.errors import MediaError
 from media.frames import Picture, Planes
-from media.probe import FPS, audio_stream, open_media, packets
+from media.probe import audio_stream, open_media, packets
 
 COPIED = {"aac", "mp3", "alac", "ac3", "eac3", "opus", "flac"}
 TEMPORARY = ".tmp-"

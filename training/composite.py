@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from media.frames import Picture, Planes
+from media.geometry import gaussian
 from training import watermark
 from training.mask import draw
 
@@ -28,9 +29,8 @@ FEATHER = 0.12  # of the region's shorter side, from its edge inwards
 BOX_FRAMES = 2.0  # sigma of the average over time: a nod of 1 Hz keeps 88 % of its way
 COLOUR_FRAMES = 6.0  # syllables come at 4 to 8 a second: the source's must not show in the colours
 GRID = 32  # cells of a colour field on a side
-BAND = (
-    0.2  # of the mask's sides: corrects 99 % of a wrong colour, .06 only 90 %; another mouth in it moves .8 grey levels
-)
+# Of the mask's sides: corrects 99 % of a wrong colour, .06 only 90 %; another mouth in it moves .8 grey levels
+BAND = 0.2
 LIGHT_STEP = 40  # grey levels; a larger difference is not light
 REACHES = ((2.0, 1.0), (5.0, 0.05), (12.0, 0.002))  # cells, share: the wide fill where the narrow do not reach
 MASK_EDGE = 1 / 80  # of the crop's side: how soft a mask's edge comes out of a decoder
@@ -72,12 +72,10 @@ def average_over_time(
     items: Iterable[tuple[Item, np.ndarray]], sigma_frames: float
 ) -> Iterator[tuple[Item, np.ndarray]]:
     """The items, each with a Gaussian average of the values around it, 3 sigma late. At both ends values repeat."""
-    reach = round(3 * sigma_frames)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_frames) ** 2)
-    kernel /= kernel.sum()
+    kernel = gaussian(sigma_frames)
     values, waiting = deque[np.ndarray](maxlen=len(kernel)), deque[Item]()
     for item, value in items:
-        values.extend([value] * (1 if values else reach + 1))
+        values.extend([value] * (1 if values else len(kernel) // 2 + 1))
         waiting.append(item)
         if len(values) == len(kernel):
             yield waiting.popleft(), np.tensordot(kernel, np.stack(values), 1)

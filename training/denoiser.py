@@ -45,9 +45,13 @@ def loss(F: Tensor, z0: Tensor, n: Tensor, sigma: Tensor, weight: Tensor | None 
     [B, F, 1, h, w].
     """
     error = (F.float() - velocity(z0, n, sigma)).square()
-    if weight is None:
-        return error.mean(dim=(1, 2, 3, 4))
-    return (error.mean(dim=2, keepdim=True) * weight).sum(dim=(1, 2, 3, 4)) / weight.sum(dim=(1, 2, 3, 4))
+    return error.mean(dim=(1, 2, 3, 4)) if weight is None else weighted_mean(error, weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of [B, F, C, h, w] with the weights [B, F, 1, h, w], [B]; 0 where they are all 0."""
+    total = (values.mean(dim=2, keepdim=True) * weight).sum(dim=(1, 2, 3, 4))
+    return total / weight.sum(dim=(1, 2, 3, 4)).clamp(min=1e-6)
 
 
 def draw_sigma(normal: Tensor, P_mean: float, P_std: float) -> Tensor:

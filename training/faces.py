@@ -123,14 +123,14 @@ class FaceFinder:
             raise ValueError(f"{path}: no face in it; give another picture with --reference")
         height, width = rgb.shape[:2]
         square = squares(fill_gaps(box[None], np.array([True])), self.expansion, self.smooth_frames, width, height)[0]
-        x0, y0, x1, y1 = np.round(square).astype(int)
-        crop = cv2.resize(rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA)
         face = within(box[None], square[None], self.size)[0]
-        found = mask_boxes(self.points(crop[None]), face, mask)
+        found = mask_boxes(self.points(self.cut(rgb, square)[None]), face, mask)
         if not np.isfinite(found).all():
             raise ValueError(f"{path}: no face landmarks in it; give another picture with --reference")
         shown, found = self.shown(square[None], found, face, mask)
-        x0, y0, x1, y1 = np.round(shown[0]).astype(int)
-        return cv2.resize(
-            rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA
-        ), found[0]
+        return self.cut(rgb, shown[0]), found[0]
+
+    def cut(self, rgb: np.ndarray, square: np.ndarray) -> np.ndarray:
+        """What of a picture lies in a square [4], [S, S, 3] uint8."""
+        x0, y0, x1, y1 = np.round(square).astype(int)
+        return cv2.resize(rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA)

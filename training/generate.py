@@ -35,7 +35,9 @@ from torch import Tensor  # noqa: E402
 
 import pipelines  # noqa: E402
 import weights  # noqa: E402
-from media.audio import SAMPLES_PER_FRAME, AudioTrack, read_sound  # noqa: E402
+from clock import SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME  # noqa: E402
+from command import parser_of  # noqa: E402
+from media.audio import AudioTrack, read_sound  # noqa: E402
 from media.frames import GridReader, Picture, Planes, read_pictures  # noqa: E402
 from media.probe import Probe, probe  # noqa: E402
 from media.writer import VideoWriter  # noqa: E402
@@ -53,7 +55,6 @@ from training.sampler import SAMPLERS, Denoise, guided, karras_sigmas  # noqa: E
 from training.settings import MaskSettings, SamplingSettings  # noqa: E402
 from training.validation import autocast, to_uint8  # noqa: E402
 
-ROWS_PER_FRAME = 2
 AT_ONCE = 16  # untouched pictures in memory
 Region = Literal["face", "mouth"]  # the face box (appendix B), or only the masked rectangle
 Progressed = Callable[[str, int], object]  # (phase, frames of it that were done)
@@ -102,7 +103,7 @@ class Generator:
         self.mask = MaskSettings(**settings["mask"])
         self.sampling = SamplingSettings(**settings.get("sampling", {}))
         self.segments = Segments.of(settings["data"]["frames"])
-        self.region: Region = "mouth" if self.mask.crop == "mouth" else "face"
+        self.region: Region = self.mask.crop
         self.faces = FaceFinder(profile, str(device))
         whisper = dict(profile.stages)["steps/whisper"]["weights"]
         self.whisper = WhisperFeatures(weights.require(whisper)[whisper], str(device))
@@ -215,9 +216,9 @@ class Generator:
 
     def rows(self, sound: AudioTrack, chunk: Run) -> Tensor:
         """Whisper rows of a chunk and k frames on both sides, zero beyond the sound: [1, 2 (m + 2 k), layers, dim]."""
-        first = ROWS_PER_FRAME * (chunk.start - self.window_frames)
-        last = ROWS_PER_FRAME * (chunk.end + self.window_frames)
-        end = ROWS_PER_FRAME * -(-len(sound) // SAMPLES_PER_FRAME)
+        first = WHISPER_ROWS_PER_FRAME * (chunk.start - self.window_frames)
+        last = WHISPER_ROWS_PER_FRAME * (chunk.end + self.window_frames)
+        end = WHISPER_ROWS_PER_FRAME * -(-len(sound) // SAMPLES_PER_FRAME)
         found = self.whisper.rows(sound, max(first, 0), min(last, end))
         rows = np.zeros((last - first, *found.shape[1:]), np.float32)
         rows[max(-first, 0) :][: len(found)] = found
@@ -433,11 +434,7 @@ def options_of(given: argparse.Namespace) -> Options:
 
 
 def parser() -> argparse.ArgumentParser:
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        prog="python training/generate.py", description=head, epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    found = parser_of("python training/generate.py", __doc__)
     plain = Options()
     found.add_argument("--checkpoint", type=Path, help="a run of training/train.py, or its folder export")
     found.add_argument("--video", type=Path)

@@ -58,7 +58,10 @@ class LatentCodec:
 
     def clean(self, pictures: Tensor, draw: Tensor) -> Tensor:
         """z0: a scaled posterior sample with the standard normal `draw` [..., 4, h, w]."""
-        mean, std = self.moments(pictures)
+        return self.sample(*self.moments(pictures), draw)
+
+    def sample(self, mean: Tensor, std: Tensor, draw: Tensor) -> Tensor:
+        """z0 from the posterior's moments and a standard normal `draw`, all [..., 4, h, w]."""
         return self.scale * (mean + std * draw)
 
     def condition(self, pictures: Tensor) -> Tensor:

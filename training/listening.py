@@ -38,10 +38,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from media.geometry import centres
 from shards.reader import ShardError
 from training.batch import Batch
 from training.data import Dataset, loader
-from training.denoiser import Scalings, velocity
+from training.denoiser import Scalings, loss, weighted_mean
 from training.latents import LatentCodec
 from training.network import SayAnything
 from training.objective import Noisy, prepare
@@ -185,12 +186,7 @@ def windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentC
     there, here = centres(other.mask_boxes), centres(own.mask_boxes)
     moved = shifted(other.frames(), there - here)
     distance = codec.scale * (codec.condition(moved) - codec.condition(own.frames()))
-    return Windows(noisy, mean_inside(distance.square(), noisy.mask))
-
-
-def centres(boxes: Tensor) -> Tensor:
-    """[..., 4] boxes -> [..., 2] x and y of their centres."""
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
+    return Windows(noisy, weighted_mean(distance.square(), noisy.mask))
 
 
 def shifted(pictures: Tensor, by: Tensor) -> Tensor:
@@ -222,13 +218,7 @@ def losses_inside(network: SayAnything, of: Windows, sigma: float, tokens: Tenso
     scalings = Scalings.of(level)
     z = noisy.z0 + sigma * noisy.n
     F = network.denoise(scalings.c_in * z, scalings.c_noise, noisy.conditions.concatenated, tokens, residuals)
-    return mean_inside((F.float() - velocity(noisy.z0, noisy.n, level)).square(), noisy.mask)
-
-
-def mean_inside(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of [B, F, C, h, w] where [B, F, 1, h, w] is 1, [B]; 0 for an empty mask."""
-    total = (values * mask).sum(dim=(1, 2, 3, 4))
-    return total / (mask.sum(dim=(1, 2, 3, 4)) * values.shape[2]).clamp(min=1)
+    return loss(F, noisy.z0, noisy.n, level, noisy.mask)
 
 
 def summarize(differences: Tensor, attainable: Tensor, sigmas: Sequence[float], ranks: Ranks) -> Listening | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from media.geometry import smooth
+from media.geometry import centres, smooth
 from models.face_landmarks import FACE_OVAL, LIPS
 from training.settings import MaskSettings
 
@@ -40,9 +40,7 @@ def mask_boxes(landmarks: np.ndarray, face: np.ndarray, settings: MaskSettings) 
         landmarks[:, CORNERS].mean(axis=1, dtype=np.float32),
     )
     track, found = bridged(np.concatenate([head, mouth - head], axis=1), settings.max_gap_frames)
-    weighted = np.where(found[:, None], np.column_stack([track[:, 2:], np.ones(len(track))]), 0)
-    mean = smooth(weighted, SMOOTH_FRAMES)  # over the frames with a face: sums of x, y and of the weights
-    centre = np.where(found[:, None], track[:, :2] + mean[:, :2] / np.maximum(mean[:, 2:], 1e-6), np.nan)
+    centre = track[:, :2] + smooth_where(found, track[:, 2:], SMOOTH_FRAMES)
     reach = (face[3] - face[1]) * np.array([[settings.side, settings.up], [settings.side, settings.down]])
     return look_ahead(np.concatenate([centre - reach[0], centre + reach[1]], axis=1), settings.alpha).astype(np.float32)
 
@@ -71,6 +69,13 @@ def bridged(track: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
     return filled, found | (after - before - 1 <= max_gap)
 
 
+def smooth_where(found: np.ndarray, track: np.ndarray, sigma_frames: float) -> np.ndarray:
+    """A Gaussian moving average of a track [T, C] over the rows that were found [T]; the others are NaN."""
+    known = np.where(found[:, None], np.column_stack([track, np.ones(len(track))]), 0)
+    sums = smooth(known, sigma_frames)
+    return np.where(found[:, None], sums[:, :-1] / np.maximum(sums[:, -1:], 1e-6), np.nan)
+
+
 def look_ahead(track: np.ndarray, alpha: float) -> np.ndarray:
     """Equation 6: x'_t = alpha x_t + (1 - alpha) x_(t+1); the last frame, and one before a gap, stays as it is."""
     following = np.concatenate([track[1:], track[-1:]])
@@ -88,9 +93,7 @@ def shown_squares(boxes: np.ndarray, face: np.ndarray, size: int, settings: Mask
         return np.tile(np.array([0, 0, size, size], np.float32), (len(boxes), 1))
     found = np.isfinite(boxes.sum(axis=1))
     side = min(2 * round(settings.crop_side * float(face[3] - face[1]) / 2), size - size % 2)
-    centres = np.where(found[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2, 0)
-    sums = smooth(np.column_stack([centres, found]), SQUARE_FRAMES)
-    centre = np.where(found[:, None], sums[:, :2] / np.maximum(sums[:, 2:], 1e-6), np.nan)
+    centre = smooth_where(found, centres(boxes), SQUARE_FRAMES)
     corner = np.clip(2 * np.round((centre - side / 2) / 2), 0, size - side)
     return np.concatenate([corner, corner + side], axis=1).astype(np.float32)
 

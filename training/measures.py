@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from skimage.metrics import mean_squared_error, structural_similarity
 
-from media.audio import SAMPLES_PER_FRAME, Samples, read_audio
+from clock import SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME
+from media.audio import Samples, read_audio
 from media.frames import scan
 from media.geometry import fill_gaps, squares
 from media.probe import Probe, probe
@@ -349,12 +350,12 @@ class Lip:
         return {f"{prefix(side)}{name}": value for side in SIDES for name, value in self.score(side).items()}
 
     def score(self, side: str) -> Row:
-        from models.lip_probe import ROWS_PER_FRAME, WHISPER_LAYER
+        from models.lip_probe import WHISPER_LAYER
 
         sound, channels = self.sounds[side], np.concatenate(self.channels[side])
         if sound is None:
             return {"lip_confidence": None, "lip_offset_frames": None}
-        rows = self.whisper.rows(sound, 0, ROWS_PER_FRAME * len(channels))[:, WHISPER_LAYER]
+        rows = self.whisper.rows(sound, 0, WHISPER_ROWS_PER_FRAME * len(channels))[:, WHISPER_LAYER]
         found = self.network.score(channels, rows)
         if found is None:  # too few frames with a face
             return {"lip_confidence": None, "lip_offset_frames": None}

@@ -1,6 +1,5 @@
 """One batch -> its loss: pictures to latents, noise and masks from each clip's own seed, the network, equation 5."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,14 +28,14 @@ def prepare(
     batch: Batch, codec: LatentCodec, noise: NoiseSettings, fusion: Fusion, mask_conditions: bool = True
 ) -> Noisy:
     """Encode a batch and draw its noise. `mask_conditions` False keeps every condition, as validation wants."""
-    z0_of, concatenated, identity = encode(batch, codec, fusion)
+    mean, std, concatenated, identity = encode(batch, codec, fusion)
     shape = tuple(concatenated.shape[1:])
     draws = [denoiser.draw_noise(seed, shape) for seed in batch.noise_seed.tolist()]
     n, posterior, normal = (torch.stack(parts).to(concatenated.device) for parts in zip(*draws, strict=True))
     rates = (noise.drop_audio, noise.drop_identity) if mask_conditions else (0.0, 0.0)
     keep_audio, keep_identity = denoiser.draw_masks(batch.drop_draws, *rates)
     return Noisy(
-        z0=z0_of(posterior),
+        z0=codec.sample(mean, std, posterior),
         n=n,
         sigma=denoiser.draw_sigma(normal, noise.P_mean, noise.P_std),
         conditions=Conditions(concatenated, identity, batch.whisper, keep_audio, keep_identity),
@@ -44,20 +43,16 @@ def prepare(
     )
 
 
-def encode(batch: Batch, codec: LatentCodec, fusion: Fusion) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    """What the codec makes of a batch: z0 from a posterior draw, and the two picture conditions of the network."""
+def encode(batch: Batch, codec: LatentCodec, fusion: Fusion) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the codec makes of a batch: mean and deviation of its posterior, and the two picture conditions."""
     reference, reference_mask = batch.reference_frame(), batch.reference_mask()
     if batch.latents is None:
         frames = batch.frames()
         conditions = concatenated_and_identity(codec, frames, batch.masks(), reference, reference_mask, fusion)
-        return (lambda draw: codec.clean(frames, draw)), *conditions
-    mean, masked, *std = batch.latents.float().unbind(2)
-    spread = std[0] if std else torch.zeros((), device=mean.device)
-    return (
-        (lambda draw: codec.scale * (mean + spread * draw)),
-        masked,
-        identity_of(codec, reference, reference_mask, fusion),
-    )
+        return *codec.moments(frames), *conditions
+    mean, masked, *deviation = batch.latents.float().unbind(2)
+    std = deviation[0] if deviation else torch.zeros_like(mean)
+    return mean, std, masked, identity_of(codec, reference, reference_mask, fusion)
 
 
 def losses(network: SayAnything | torch.nn.Module, noisy: Noisy, outside: float = 1.0) -> Tensor:

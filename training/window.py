@@ -17,12 +17,12 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
+from clock import FPS, WHISPER_ROWS_PER_FRAME
 from media.frames import planes_of
 from media.geometry import within
-from media.probe import FPS
 from shards.member import read_rows
 from shards.reader import ShardError
-from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, WHISPER_ROWS_PER_FRAME
+from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER
 from training.mask import context_frames, mask_boxes, median_face, shown_squares
 from training.settings import DataSettings, MaskSettings
 

@@ -1,3 +1,4 @@
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -39,6 +40,18 @@ def test_every_command_of_the_demo_is_one_that_exists(number: int, tmp_path: Pat
             words[0], run_name="__main__"
         )
     assert ended.value.code == 0, capsys.readouterr().err
+
+
+def test_what_was_made_of_an_older_checkpoint_is_made_again(tmp_path: Path):
+    last = run.plan(tmp_path)[-1]
+    assert last.makes is not None and last.of is not None and not last.is_done
+    (last.of / "step-00000100").mkdir(parents=True)
+    last.makes.write_text("{}")
+    os.utime(last.of / "step-00000100", (100, 100))
+    assert last.is_done
+    (last.of / "step-00000200").mkdir()
+    os.utime(last.makes, (100, 100))
+    assert not last.is_done
 
 
 def test_the_last_line_says_how_far_mouths_followed():
