@@ -28,7 +28,7 @@ from training.batch import drawn, rgb
 from training.latents import LatentCodec
 from training.ranks import Ranks
 from training.settings import DataSettings, MaskSettings
-from training.window import TRIES, Arrays, Clip, decode, draw_rest, opened_video, read_mask, read_sound, width_of
+from training.window import TRIES, Arrays, StoredClip, decode, draw_rest, opened_video, read_mask, read_sound, width_of
 
 REFERENCE_EVERY = 25  # one a second
 PIECE = 64  # frames decoded and encoded at once
@@ -51,7 +51,7 @@ class Cache:
         return () if self.latents is None else self.latents.shape[1:]
 
     def fill(
-        self, arrays: Arrays, b: int, row: int, clip: Clip, reference_row: int, random: np.random.Generator
+        self, arrays: Arrays, b: int, row: int, clip: StoredClip, reference_row: int, random: np.random.Generator
     ) -> tuple[str, str] | None:
         """Put a random window of a clip and a random reference at place b; gives (key, reason) if it cannot."""
         frames = arrays["mask_boxes"].shape[1]
@@ -94,7 +94,7 @@ class Cache:
 
 def open_cache(
     folder: Path,
-    clips: list[Clip],
+    clips: list[StoredClip],
     content: str,
     data: DataSettings,
     mask: MaskSettings,
@@ -149,7 +149,7 @@ def make_empty(folder: Path, shapes: dict[str, tuple[str, tuple[Any, ...]]], ran
 
 
 def write_clip(
-    clip: Clip,
+    clip: StoredClip,
     data: DataSettings,
     mask: MaskSettings,
     codec: LatentCodec,

@@ -34,7 +34,7 @@ from training.cache import Cache
 from training.order import Place, SampleOrder, micro_batches
 from training.settings import DataSettings, MaskSettings
 from training.stream import Stream
-from training.window import Clip, empty, fill, windows_of
+from training.window import StoredClip, empty, fill, windows_of
 
 PLACES = [column(name) for name in (VIDEO, WHISPER, LANDMARKS, BOXES) for column in (offset_column, size_column)]
 BYTES_OF_BOX = 16
@@ -97,7 +97,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def clips(self) -> list[Clip]:
+    def clips(self) -> list[StoredClip]:
         """All clips, in the order of the rows."""
         return [self._clip(row) for row in range(len(self._frames))]
 
@@ -145,11 +145,11 @@ class Indexed(torch.utils.data.Dataset[Batch]):
             bad.append(fault)
         raise DataError(f"{self.shards}: {MAX_REPLACED} clips in a row cannot be read; the last, {': '.join(bad[-1])}")
 
-    def _clip(self, row: int) -> Clip:
+    def _clip(self, row: int) -> StoredClip:
         fields = {name: None if column[row] == MISSING else column[row] for name, column in self._places.items()}
         key = bytes(self._keys[row]).decode()
         fields |= {"shard": bytes(self._names[self._shard[row]]).decode(), "key": key}
-        return Clip(key, int(self._frames[row]), lambda: OpenSample(self.shards, fields))
+        return StoredClip(key, int(self._frames[row]), lambda: OpenSample(self.shards, fields))
 
 
 class OfSource:

@@ -1,6 +1,6 @@
 """The face of a video as generation needs it: where it is, what is cut out, where the mask lies.
 
-The same detector, cut-outs, landmarks and mask as in curation and training, with the numbers of the profile.
+The same detector, cut-outs, landmarks and mask as in curation and training, with the numbers of the curation.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import pipelines
 import weights
 from media.frames import GridReader, read_crops, scan
 from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
 from models.face_landmarks import FaceLandmarks
 from models.yolo_face import YoloFace
+from training.curated import Curated
 from training.mask import POINTS, bridged, mask_boxes, median_face, shown_squares
 from training.plan import runs
 from training.settings import MaskSettings
@@ -25,7 +25,7 @@ AT_ONCE = 64  # crops in memory
 
 
 @dataclass(frozen=True)
-class FaceTrack:
+class FollowedFace:
     """Of n source frames on the 25 fps grid; rows without a face are NaN."""
 
     has_face: np.ndarray  # [n] bool: a face, landmarks and so a mask, or a short gap between them
@@ -35,11 +35,10 @@ class FaceTrack:
 
 
 class FaceFinder:
-    """Detector and landmarker of a profile, and how it cuts faces out."""
+    """Detector and landmarker of a curation, and how it cut faces out."""
 
-    def __init__(self, profile: pipelines.Profile, device: str) -> None:
-        stages = dict(profile.stages)
-        faces, crop, points = (stages[f"steps/{name}"] for name in ("faces", "crop", "landmarks"))
+    def __init__(self, curated: Curated, device: str) -> None:
+        faces, crop, points = (curated[f"steps/{name}"] for name in ("faces", "crop", "landmarks"))
         self.detector = YoloFace(
             weights.require(faces["weights"])[faces["weights"]], device, faces["size"], faces["min_score"]
         )
@@ -48,11 +47,21 @@ class FaceFinder:
         self.size: int = crop["size"]
         self.expansion: float = crop["expansion"]
         self.smooth_frames: float = crop["smooth_frames"]
+        self._last: tuple[object, FollowedFace] | None = None
 
     def follow(
         self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object] = lambda: None
-    ) -> FaceTrack:
-        """The largest face of the first `frames` frames; fewer if the video ends before."""
+    ) -> FollowedFace:
+        """The largest face of the first `frames` frames; fewer if the video ends before. The last answer is kept."""
+        stat = path.stat()
+        asked = (path, stat.st_mtime_ns, stat.st_size, frames, mask)
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self.followed(path, probe, frames, mask, on_frame)
+        return self._last[1]
+
+    def followed(
+        self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object]
+    ) -> FollowedFace:
         boxes = self.largest(scan(path, probe, self.look_px, frames), probe, on_frame)
         boxes, has_face = bridged(boxes, mask.max_gap_frames)
         cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
@@ -68,7 +77,7 @@ class FaceFinder:
             masks[part] = mask_boxes(np.concatenate(landmarks), face, mask)
             cutouts[part], masks[part] = self.shown(cutouts[part], masks[part], face, mask)
         reader.close()
-        return FaceTrack(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
+        return FollowedFace(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
 
     def shown(
         self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings

@@ -33,7 +33,6 @@ import yaml  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-import pipelines  # noqa: E402
 import weights  # noqa: E402
 from clock import SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME  # noqa: E402
 from command import parser_of  # noqa: E402
@@ -46,7 +45,7 @@ from training import watermark  # noqa: E402
 from training.batch import drawn  # noqa: E402
 from training.checkpoint import SETTINGS  # noqa: E402
 from training.composite import Crop, paste, union  # noqa: E402
-from training.faces import FaceFinder, FaceTrack  # noqa: E402
+from training.faces import FaceFinder, FollowedFace  # noqa: E402
 from training.latents import LatentCodec, concatenated_and_identity, window_starts  # noqa: E402
 from training.network import SayAnything  # noqa: E402
 from training.plan import CHUNK_FRAMES, Run, Segments, chunks, runs, source_frames  # noqa: E402
@@ -92,7 +91,10 @@ class Generator:
         if not (folder / SETTINGS).is_file():
             raise ValueError(f"{checkpoint}: neither a training run nor an exported model ({SETTINGS} is missing)")
         settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-        profile = pipelines.load(settings["profile"]["name"])
+        if "curated" not in settings:
+            raise ValueError(
+                f"{checkpoint}: does not say how its faces were cut; it comes from older code: train again"
+            )
         self.device, self.fusion = device, settings["model"]["fusion"]
         self.precision = "bf16" if device.type == "cuda" else "fp32"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -104,8 +106,8 @@ class Generator:
         self.sampling = SamplingSettings(**settings.get("sampling", {}))
         self.segments = Segments.of(settings["data"]["frames"])
         self.region: Region = self.mask.crop
-        self.faces = FaceFinder(profile, str(device))
-        whisper = dict(profile.stages)["steps/whisper"]["weights"]
+        self.faces = FaceFinder(settings["curated"], str(device))
+        whisper = settings["curated"]["steps/whisper"]["weights"]
         self.whisper = WhisperFeatures(weights.require(whisper)[whisper], str(device))
 
     @torch.no_grad()
@@ -245,7 +247,7 @@ class Generator:
             shown = picture.crop(square, film.probe, self.size)
             yield Crop(picture, shown, crop, (mask - corner) / scale, square, box)
 
-    def place(self, track: FaceTrack, source: int) -> tuple[np.ndarray, np.ndarray]:
+    def place(self, track: FollowedFace, source: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the crop generated for a source frame lies, int [4], and its mask [4], both in source pixels."""
         square = np.round(track.squares[source]).astype(int)
         return square, track.mask[source] * ((square[2] - square[0]) / self.faces.size) + np.tile(square[:2], 2)
@@ -265,7 +267,7 @@ class Film:
     """A source video, its face track, and which source frame each output frame shows."""
 
     reader: GridReader
-    track: FaceTrack
+    track: FollowedFace
     shown: np.ndarray
 
     @property

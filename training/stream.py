@@ -24,7 +24,7 @@ from shards.reader import ShardError
 from shards.sample import BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, problems
 from training.batch import Batch
 from training.settings import DataSettings, MaskSettings
-from training.window import Clip, empty, fill, windows_of
+from training.window import StoredClip, empty, fill, windows_of
 
 POOL_CLIPS = 32
 MAX_FAILED = 32  # windows of one batch that cannot be read before the run fails
@@ -99,7 +99,7 @@ class Reader(IterableDataset[Batch]):
             yield self._batch(samples, clips, random, bad)
 
     def _batch(
-        self, samples: range, clips: Iterator[Clip], random: np.random.Generator, bad: list[tuple[str, str]]
+        self, samples: range, clips: Iterator[StoredClip], random: np.random.Generator, bad: list[tuple[str, str]]
     ) -> Batch:
         arrays, keys, failed = empty(len(samples), self.settings, *self.shape), [], 0
         arrays["sample"][:] = samples
@@ -116,7 +116,7 @@ class Reader(IterableDataset[Batch]):
         quarantined, bad[:] = list(bad), []
         return Batch.of(arrays, keys, quarantined)
 
-    def _clips(self, reader: int, readers: int, bad: list[tuple[str, str]]) -> Iterator[tuple[Clip, int]]:
+    def _clips(self, reader: int, readers: int, bad: list[tuple[str, str]]) -> Iterator[tuple[StoredClip, int]]:
         """(clip, windows in it) of this reader, epoch after epoch."""
         if len(self.shards) < readers:
             raise ShardError(f"{len(self.shards)} shards for {readers} readers; use fewer workers, or mode: index")
@@ -127,7 +127,7 @@ class Reader(IterableDataset[Batch]):
                 windows = int(windows_of(fields["frames"], self.settings))
                 if windows and fields["source_id"] not in self.held_out:
                     found = True
-                    yield Clip(sample.key, fields["frames"], partial(Loaded, sample)), windows
+                    yield StoredClip(sample.key, fields["frames"], partial(Loaded, sample)), windows
             if not found:
                 raise ShardError(f"{self.shards[0].parent}: reader {reader} of {readers} found no clip; {bad[-1:]}")
 
@@ -163,9 +163,9 @@ def grouped(path: Path, bad: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         bad.append((path.name, f"{path}: {error.strerror}"))
 
 
-def mixed(clips: Iterator[tuple[Clip, int]], random: np.random.Generator) -> Iterator[Clip]:
+def mixed(clips: Iterator[tuple[StoredClip, int]], random: np.random.Generator) -> Iterator[StoredClip]:
     """Each clip as often as its number says, in random turns with POOL_CLIPS others."""
-    pool: list[tuple[Clip, int]] = []
+    pool: list[tuple[StoredClip, int]] = []
     while True:
         while len(pool) < POOL_CLIPS:
             pool.append(next(clips))

@@ -40,6 +40,7 @@ from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
+from training.curated import Curated, read_curated  # noqa: E402
 from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
 from training.journal import Journal  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
@@ -56,9 +57,10 @@ log = logging.getLogger("training")
 class Trainer:
     """One run on one rank. Reads top to bottom: what is built, the loop, one step, what happens beside it."""
 
-    def __init__(self, profile: str, settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks) -> None:
-        self.settings, self.data, self.run_folder, self.ranks = settings, data, run, ranks
-        self.recipe = decisive(profile, settings)
+    def __init__(
+        self, recipe: dict[str, dict], settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks
+    ) -> None:
+        self.recipe, self.settings, self.data, self.run_folder, self.ranks = recipe, settings, data, run, ranks
         self.micro_batch = min(settings.optimizer.micro_batch, settings.optimizer.global_batch // ranks.world)
         self.rounds, rest = divmod(settings.optimizer.global_batch, max(self.micro_batch * ranks.world, 1))
         if rest or not self.micro_batch:
@@ -259,13 +261,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if settings.run.threads:
                 torch.set_num_threads(settings.run.threads)
             data = open_data(options.data, settings.data, settings.mask)
-            check_recipe(options.run, decisive(options.profile, settings))
+            recipe = decisive(options.profile, settings, read_curated(options.data, options.profile))
+            check_recipe(options.run, recipe)
             if options.dry_run:
                 if ranks.first:
                     print(forecast(settings, data, ranks))
                 return 0
-            trainer = Trainer(options.profile, settings, data, options.run, ranks)
-            write_recipe(options.run, trainer.recipe, ranks)
+            trainer = Trainer(recipe, settings, data, options.run, ranks)
+            write_recipe(options.run, recipe, ranks)
         except (ValueError, OSError) as error:  # ProfileError, DataError, a base that is not there, a full disk
             print(f"refused: {error}", file=sys.stderr)
             return 2
@@ -327,9 +330,9 @@ def write_recipe(run: Path, recipe: dict[str, dict], ranks: Ranks) -> None:
             written.write(yaml.safe_dump(recipe, sort_keys=False).encode())
 
 
-def decisive(profile: str, settings: TrainingSettings) -> dict[str, dict]:
+def decisive(profile: str, settings: TrainingSettings, curated: Curated) -> dict[str, dict]:
     """The settings that change what is learned, as plain data. Longer training is no other training."""
-    found = {"profile": {"name": profile}, **dataclasses.asdict(settings)}
+    found = {"profile": {"name": profile}, "curated": curated, **dataclasses.asdict(settings)}
     found["run"] = {"precision": settings.run.precision}
     for name in ("workers", "max_bad_share"):
         del found["data"][name]

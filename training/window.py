@@ -44,7 +44,7 @@ class OpenClip(Protocol):
 
 
 @dataclass(frozen=True)
-class Clip:
+class StoredClip:
     """A sample to read from; `open` and what it opens may raise ShardError."""
 
     key: str
@@ -76,7 +76,7 @@ def empty(count: int, settings: DataSettings, layers: int, dim: int, latents: tu
 
 
 def fill(
-    arrays: Arrays, b: int, clip: Clip, reference: Clip, random: np.random.Generator, mask: MaskSettings
+    arrays: Arrays, b: int, clip: StoredClip, reference: StoredClip, random: np.random.Generator, mask: MaskSettings
 ) -> tuple[str, str] | None:
     """Put a random window of `clip` and a random frame of `reference` at place b; gives (key, reason) if it cannot."""
     into = {name: array[b] for name, array in arrays.items()}
@@ -100,7 +100,12 @@ def draw_rest(arrays: Arrays, b: int, random: np.random.Generator) -> None:
 
 
 def read_window(
-    clip: Clip, sample: OpenClip, video: InputContainer, random: np.random.Generator, mask: MaskSettings, into: Arrays
+    clip: StoredClip,
+    sample: OpenClip,
+    video: InputContainer,
+    random: np.random.Generator,
+    mask: MaskSettings,
+    into: Arrays,
 ) -> None:
     """Fill video, mask and sound with a random window. Raises ShardError, or what PyAV raises."""
     frames = len(into["video"])
@@ -111,7 +116,12 @@ def read_window(
 
 
 def read_reference(
-    clip: Clip, sample: OpenClip, video: InputContainer, random: np.random.Generator, mask: MaskSettings, into: Arrays
+    clip: StoredClip,
+    sample: OpenClip,
+    video: InputContainer,
+    random: np.random.Generator,
+    mask: MaskSettings,
+    into: Arrays,
 ) -> None:
     """Fill the reference and its mask with a random frame. Raises ShardError, or what PyAV raises."""
     start, boxes, squares = place_with_face(clip, sample, width_of(video), 1, random, mask)
@@ -120,7 +130,7 @@ def read_reference(
 
 
 def place_with_face(
-    clip: Clip, sample: OpenClip, size: int, frames: int, random: np.random.Generator, mask: MaskSettings
+    clip: StoredClip, sample: OpenClip, size: int, frames: int, random: np.random.Generator, mask: MaskSettings
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """(first frame, masks, squares) of a random stretch, uniform over those in which every frame has a mask.
 
@@ -135,7 +145,7 @@ def place_with_face(
 
 
 def read_mask(
-    clip: Clip, sample: OpenClip, start: int, frames: int, size: int, mask: MaskSettings
+    clip: StoredClip, sample: OpenClip, start: int, frames: int, size: int, mask: MaskSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks and squares, [frames, 4] each, from frame `start` on: the same as of the whole clip, from few landmarks."""
     first = max(start - context_frames(mask), 0)
@@ -149,7 +159,7 @@ def read_mask(
     return masks[part], shown_squares(masks, face, size, mask)[part]
 
 
-def read_sound(clip: Clip, sample: OpenClip, start: int, frames: int, into: np.ndarray) -> None:
+def read_sound(clip: StoredClip, sample: OpenClip, start: int, frames: int, into: np.ndarray) -> None:
     """Fill [2 (T + 2k), layers, dim] with the Whisper rows of frames [start - k, start + T + k), 0 outside the clip."""
     around = (len(into) - WHISPER_ROWS_PER_FRAME * frames) // 2
     first = WHISPER_ROWS_PER_FRAME * start - around

@@ -122,9 +122,9 @@ def test_a_clip_of_the_same_name_and_length_with_other_bytes_makes_the_cache_aga
     shards = write_shards(tmp_path / "shards", CLIPS)
     before = opened(shards, "pictures", tmp_path / "cache", codec)
     stamp = (tmp_path / "cache" / "cache.yaml").read_text()
-    index = read_index(shards)
+    index = read_index(shards / "shards")
     index.loc[0, "sha256"] = "0" * 64
-    write_table(shards / INDEX_NAME, index, INDEX, MEANINGS)
+    write_table(shards / "shards" / INDEX_NAME, index, INDEX, MEANINGS)
     after = opened(shards, "pictures", tmp_path / "cache", codec)
     assert [clip.key for clip in after.clips()] == [clip.key for clip in before.clips()]
     assert (tmp_path / "cache" / "cache.yaml").read_text() != stamp

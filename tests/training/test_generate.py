@@ -14,7 +14,6 @@ from media.probe import probe
 from pipelines import ROOT
 from tests.training.toys import make_checkpoint, make_conditions, make_latents
 from training import generate
-from training.audio import AudioTokens
 from training.generate import Film, Generator, Job, Options, averaged, crossfaded, frame_noise, held
 from training.plan import Segments
 from training.watermark import detect
@@ -205,10 +204,10 @@ def test_a_list_does_what_it_can_and_says_what_it_could_not(checkpoint, videos, 
 def test_where_segments_do_not_overlap_averaging_changes_nothing(checkpoint):
     network = generate.SayAnything.load(checkpoint / "export").eval()
     conditions = make_conditions(1, frames=28)
-    audio = AudioTokens(layers=3, dim=384, window_frames=2)
-    rows = torch.randn(1, *audio.rows_shape(28))
+    rows = torch.randn(1, *network.audio.rows_shape(28))
     with torch.no_grad():
-        tokens, z = audio(rows)[0], make_latents(1, frames=28)[0]
+        network.audio.fit(rows[0])  # otherwise all tokens would be the same
+        tokens, z = network.audio(rows)[0], make_latents(1, frames=28)[0]
         together = averaged(network, conditions.concatenated[0], tokens, [], Segments(), QUICK)(z, 2.0)
         first = averaged(network, conditions.concatenated[0, :16], tokens[:16], [], Segments(), QUICK)(z[:16], 2.0)
         second = averaged(network, conditions.concatenated[0, 12:], tokens[12:], [], Segments(), QUICK)(z[12:], 2.0)

@@ -11,13 +11,13 @@ from shards.sample import VIDEO, Sample
 from tests.training.numbered import DIM, LAYERS, SIDE, numbered_sample, numbers_in
 from training.settings import DataSettings, MaskSettings
 from training.stream import Loaded
-from training.window import Clip, decode, empty, fill, opened_video, windows_of
+from training.window import StoredClip, decode, empty, fill, opened_video, windows_of
 
 SETTINGS = DataSettings(size=SIDE)
 
 
-def clip_of(sample: Sample, frames: int) -> Clip:
-    return Clip(sample.key, frames, lambda: Loaded(sample))
+def clip_of(sample: Sample, frames: int) -> StoredClip:
+    return StoredClip(sample.key, frames, lambda: Loaded(sample))
 
 
 def with_video(video: bytes) -> Sample:
@@ -51,11 +51,11 @@ def foreign_video(width: int = SIDE, height: int = SIDE, rate: int = 25, matrix:
 
 def test_a_clip_that_is_its_own_reference_is_opened_once():
     sample, opened = numbered_sample(0, "a", 30), []
-    clip = Clip(sample.key, 30, lambda: opened.append(1) or Loaded(sample))
+    clip = StoredClip(sample.key, 30, lambda: opened.append(1) or Loaded(sample))
     arrays, other = (empty(1, SETTINGS, LAYERS, DIM) for _ in range(2))
     assert fill(arrays, 0, clip, clip, np.random.default_rng(5), MaskSettings()) is None
     assert len(opened) == 1
-    twin = Clip("twin", 30, lambda: Loaded(sample))
+    twin = StoredClip("twin", 30, lambda: Loaded(sample))
     assert fill(other, 0, clip, twin, np.random.default_rng(5), MaskSettings()) is None
     assert all(np.array_equal(arrays[name], other[name]) for name in arrays if name != "sample")
 

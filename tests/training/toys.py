@@ -7,7 +7,9 @@ import yaml
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 
+import pipelines
 from training.checkpoint import SETTINGS
+from training.curated import deciding
 from training.network import AudioShape, Conditions, SayAnything, build
 from training.settings import ModelSettings, load_settings
 from training.train import decisive
@@ -66,7 +68,8 @@ def make_checkpoint(folder: Path) -> Path:
     settings = load_settings("embedded", [f"model.base={base}"])
     network = build(base, settings.model, AudioShape(5, 384, settings.data.window_frames), FACTOR)
     network.save(folder / "export")
-    (folder / "export" / SETTINGS).write_text(yaml.safe_dump(decisive("embedded", settings)), encoding="utf-8")
+    recipe = decisive("embedded", settings, deciding(pipelines.load("embedded").stages))
+    (folder / "export" / SETTINGS).write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
 
 
