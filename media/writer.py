@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.video.reformatter import ColorRange
 
 from clock import FPS
+from media.audio import decoded
 from media.encode import X264_OPTIONS, X264_PARAMS
 from media.errors import MediaError
 from media.frames import Picture, Planes
@@ -86,7 +87,11 @@ class VideoWriter:
 
 
 def sound_packets(path: Path, out: Any) -> Generator[tuple[float, Packet]]:
-    """(time, packet) of a file's sound for a stream that is added to `out` at once; times begin at 0."""
+    """(time, packet) of a file's sound for a stream that is added to `out` at once.
+
+    Time 0 is the first sample that a decoder gives, as it is for `read_sound`: what an encoder put before it (AAC's
+    priming, Opus' pre-skip) keeps its negative time, and players leave it out again.
+    """
     source = open_media(path)
     container = source.__enter__()
     stream = audio_stream(container) if len(container.streams) else None
@@ -98,7 +103,7 @@ def sound_packets(path: Path, out: Any) -> Generator[tuple[float, Packet]]:
     if not copied:
         target.layout = stream.layout
         target.format = "s32" if (stream.codec_context.format and stream.codec_context.format.bytes > 2) else "s16"
-    found = copies(container, stream, target) if copied else encodings(container, stream, target)
+    found = copies(container, stream, target, first_sample_s(path)) if copied else encodings(container, stream, target)
 
     def closing() -> Generator[tuple[float, Packet]]:
         try:
@@ -109,12 +114,22 @@ def sound_packets(path: Path, out: Any) -> Generator[tuple[float, Packet]]:
     return closing()
 
 
-def copies(container: Any, stream: AudioStream, target: Any) -> Iterator[tuple[float, Packet]]:
-    origin: int | None = None
+def first_sample_s(path: Path) -> Fraction:
+    """When the first sample is heard that a decoder gives of a file's sound, in the file's own clock."""
+    with open_media(path) as container:
+        stream = audio_stream(container)
+        assert stream is not None, "its caller found one"
+        for frame in decoded(container, stream):
+            if frame.pts is not None and frame.time_base is not None:
+                return frame.pts * frame.time_base
+    raise MediaError("error:decode", f"{path}: the audio track cannot be decoded")
+
+
+def copies(container: Any, stream: AudioStream, target: Any, zero_s: Fraction) -> Iterator[tuple[float, Packet]]:
     for packet in packets(container, stream):
         if packet.dts is None or packet.pts is None or not packet.size:
             continue
-        origin = packet.pts if origin is None else origin
+        origin = round(zero_s / packet.time_base)
         packet.pts, packet.dts, packet.stream = packet.pts - origin, packet.dts - origin, target
         yield float(packet.pts * packet.time_base), packet
 
