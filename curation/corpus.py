@@ -46,10 +46,11 @@ def finish(
     curated = [replace(each, clips=[dict(clip) for clip in each.clips]) for each in ledger.read_curated()]
     clips = [clip for each in curated for clip in each.clips]
     parts = {key: part_path(output, each.source["source_id"]) for each in curated for key in each.sampled}
+    sha256 = {key: value for each in curated for key, value in each.sampled.items()}
     for stage in stages:
         if isinstance(stage, CorpusFilter):
             say(f"{stage.name}: {sum(clip['kept'] for clip in clips)} clips")
-            apply_corpus_filter(stage, clips, parts, output, ledger)
+            apply_corpus_filter(stage, clips, parts, sha256, output, ledger)
     sources = [recount_source(each.source, each.clips) for each in curated]
     kept = {clip["key"]: clip for clip in clips if clip["kept"]}
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
@@ -57,6 +58,7 @@ def finish(
     index = pack(
         {key: parts[key] for key in kept},
         output / "shards",
+        sha256=sha256,
         seed=profile.seed,
         shard_bytes=profile.shard_bytes,
         edit=lambda sample: cut_to_clip(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
@@ -121,7 +123,12 @@ def drop_parts(
 
 
 def apply_corpus_filter(
-    stage: CorpusFilter, clips: list[dict[str, Any]], parts: Mapping[str, Path], output: Path, ledger: Ledger
+    stage: CorpusFilter,
+    clips: list[dict[str, Any]],
+    parts: Mapping[str, Path],
+    sha256: Mapping[str, str],
+    output: Path,
+    ledger: Ledger,
 ) -> None:
     """Add a corpus filter's scores to the rows, and drop the clips that it rejects.
 
@@ -131,7 +138,7 @@ def apply_corpus_filter(
     sampled = {clip["key"]: clip for clip in clips if clip["key"] in parts}
     settled = ledger.scores(stage.name)
     waiting = sampled.keys() - settled.keys()
-    read = partial(read_samples, parts=parts)
+    read = partial(read_samples, parts=parts, sha256=sha256)
     found = stage.measure_all(waiting, read, output, fitted=bool(settled)) if waiting else {}
     for key, clip in sorted(sampled.items()):
         clip.update(settled.get(key) or found[key])
@@ -144,11 +151,14 @@ def apply_corpus_filter(
     ledger.settle(stage.name, known)
 
 
-def read_samples(keys: Iterable[str], parts: Mapping[str, Path]) -> Iterator[Sample]:
-    """Yield the samples of these clips from their parts, in order of part; of others only headers are read."""
+def read_samples(keys: Iterable[str], parts: Mapping[str, Path], sha256: Mapping[str, str]) -> Iterator[Sample]:
+    """Yield the samples of these clips from their parts, in order of part; of others only headers are read.
+
+    Raises ShardError for one that is not as it was written.
+    """
     wanted = set(keys)
     for part in sorted({parts[key] for key in wanted}):
-        yield from (read_extent(part, extent) for extent in extents(part) if extent.key in wanted)
+        yield from (read_extent(part, extent, sha256[extent.key]) for extent in extents(part) if extent.key in wanted)
 
 
 def recount_source(source: dict[str, Any], clips: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pandas as pd
 from storage.table import TableFormat, read_table
 
 FOLDER = "ledger"
-LEDGER = TableFormat("curation.ledger", 2)
+LEDGER = TableFormat("curation.ledger", 3)
 MEANINGS = {
     "path": "path of the source",
     "source_id": "sha256 of the source, empty if it could not be read",
@@ -27,7 +27,7 @@ MEANINGS = {
     "mtime_ns": "its modification time, -1 if unknown",
     "status": "of its row in sources.parquet, before corpus filters",
     "reason": "likewise",
-    "curated": "JSON: the source's row, its clips' rows, the keys that have a sample in the part",
+    "curated": "JSON: the source's row, its clips' rows, key -> sha256 of the samples in the part",
 }
 HEADS = ("path", "source_id", "bytes", "mtime_ns", "status", "reason")
 ATTEMPTS = "attempts.log"

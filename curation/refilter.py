@@ -11,6 +11,7 @@ A run that did not measure everything leaves one row for a source that a filter 
 they were cut, with all their scores: the same seconds, the same reasons. Exit code 0: done; 2: refused.
 """
 
+import json
 import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ import pandas as pd
 import yaml
 
 from command import parser_of
-from curation.ledger_files import part_path
+from curation.ledger_files import part_path, read_finished
 from curation.limits import ORIGIN, read_recipe, run_folder, stages_of
 from curation.margin import cut_to_clip
 from curation.stage import CorpusFilter, Filter, Stage
@@ -246,9 +247,11 @@ def place_samples(
         return Sample(done.key, {**done.members, JSON: encode_json({**done.json, "recipe": recipe["hash"]})})
 
     profile = recipe["profile"]
+    found, sha256 = find_samples(output, run_folder(output, recipe), kept, moved)
     packed = pack(
-        find_samples(output, run_folder(output, recipe), kept, moved),
+        found,
         to / "shards",
+        sha256=sha256,
         seed=profile["seed"],
         shard_bytes=profile["shard_bytes"],
         edit=edit,
@@ -258,18 +261,21 @@ def place_samples(
         kept[key]["shard"] = shard
 
 
-def find_samples(output: Path, run: Path, kept: Mapping[str, Row], moved: Collection[str]) -> dict[str, Path]:
-    """Return the tar of each kept clip: its old shard if its sound was not moved, else its source's part."""
+def find_samples(
+    output: Path, run: Path, kept: Mapping[str, Row], moved: Collection[str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return tar and sha256 of each kept clip: of its old shard if its sound was not moved, else of its part."""
     index = read_index(output / "shards")
-    found = {
-        key: output / "shards" / shard
-        for key, shard in zip(index["key"], index["shard"], strict=True)
-        if key in kept and key not in moved
-    }
+    index = index.loc[index["key"].isin(list(kept.keys() - set(moved)))]
+    found = {key: output / "shards" / shard for key, shard in zip(index["key"], index["shard"], strict=True)}
+    sha256 = dict(zip(index["key"], index["sha256"], strict=True))
     sources = {row["source_id"] for key, row in kept.items() if key not in found}
     for part in (part_path(run, source) for source in sorted(sources)):
         if part.exists():
             found |= {extent.key: part for extent in extents(part) if extent.key in kept and extent.key not in found}
+    for _, row in read_finished(run) if sources else ():
+        if row["source_id"] in sources:
+            sha256 = {**json.loads(row["curated"])["sampled"], **sha256}
     gone = [row for key, row in kept.items() if key not in found]
     if gone:
         raise RefilterError(
@@ -277,7 +283,7 @@ def find_samples(output: Path, run: Path, kept: Mapping[str, Row], moved: Collec
             f"({len(gone)} such clips): of a dropped clip a run stores one only for filters that need all clips. "
             "Curate again with these settings"
         )
-    return found
+    return found, sha256
 
 
 def shifts(row: Row) -> tuple[bool, int | None]:

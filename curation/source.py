@@ -36,7 +36,7 @@ from manifests.writer import main_reason
 from media.encode import encode_flac, encode_mp4
 from media.errors import MediaError
 from media.probe import Limits, Probe, probe
-from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy
+from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy, sample_sha256
 from shards.writer import ShardWriter
 
 UNLISTED = ("end_byte", "rest_s", "mirrored")  # of a Probe, no columns of sources.parquet
@@ -70,7 +70,7 @@ class Curated:
 
     source: dict[str, Any]
     clips: list[dict[str, Any]]
-    sampled: list[str]
+    sampled: dict[str, str]  # key -> sha256 of the sample
     memory_gb: float = 0.0  # of the worker, when it was done
 
 
@@ -173,9 +173,9 @@ def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:
         yield Clip(source, end, end + header.rest_frames).drop("error:joined", text)
 
 
-def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Writes the samples as the clips come, one at a time in memory; the rows of all, and the keys that have one."""
-    rows, sampled, writer = [], [], None
+def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Writes the samples as the clips come, one at a time in memory; the rows of all, and key -> sha256 of samples."""
+    rows, sampled, writer = [], {}, None
     with ExitStack() as stack:
         for clip in clips:
             rows.append(clip_row(clip))
@@ -187,7 +187,7 @@ def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dic
                     part.parent.mkdir(parents=True, exist_ok=True)
                     writer = stack.enter_context(ShardWriter(part))
                 writer.write(sample)
-            sampled.append(clip.key)
+            sampled[clip.key] = sample_sha256(sample.members)
         with writing(part):
             stack.close()
     return rows, sampled
@@ -282,7 +282,7 @@ def failed(identity: Identity, reason: str, detail: str) -> Curated:
         "stage": None,
         "detail": detail,
     }
-    return Curated(source_row(identity, [row]), [row], [])
+    return Curated(source_row(identity, [row]), [row], {})
 
 
 def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str, Any]:

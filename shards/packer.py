@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from shards.index import INDEX_NAME, index_frame, offset_column, read_index, size_column, write_index
-from shards.reader import Extent, extents, iterate, read_extent
+from shards.reader import Extent, extents, read_extent, read_sample
 from shards.sample import MEMBERS, Sample, problems, sample_sha256
 from shards.writer import ShardWriter, tar_bytes
 from storage.atomic_write import remove_leftovers
@@ -49,6 +49,7 @@ def pack(
     clips: Mapping[str, Path],
     shards: Path,
     *,
+    sha256: Mapping[str, str] | None = None,
     name: str = "shard",
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
@@ -59,9 +60,10 @@ def pack(
 ) -> pd.DataFrame:
     """Pack the kept clips, key -> part, into `<shards>/<name>-000000.tar` and so on; gives the whole index.
 
-    `clips` are all kept clips of the output; the parts of those packed before are not opened. `edit` may change the
-    members of a sample, not its key. A sample that lacks one of `required` stops the packing. `announce` is called
-    with what will be packed before anything is written, `progress` with each packed sample.
+    `clips` are all kept clips of the output; the parts of those packed before are not opened. A sample that
+    has not the `sha256` given for it stops the packing, as one that lacks one of `required` does. `edit` may
+    change the members of a sample, not its key. `announce` is called with what will be packed before anything is
+    written, `progress` with each packed sample.
     Raises PackError or ShardError; then the index is as it was.
     """
     shards.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def pack(
     if not pieces and (shards / INDEX_NAME).exists():
         return packed
     tables = [packed]
-    samples = _samples(pieces, edit, required)
+    samples = _samples(pieces, sha256, edit, required)
     for number, batch in zip(count(_next_number(packed, name)), _batches(samples, shard_bytes), strict=False):
         path = shards / f"{name}-{number:06d}.tar"
         rows = []
@@ -107,10 +109,10 @@ def retire(shards: Path, kept: Collection[str], *, name: str = "shard") -> pd.Da
     touched = list(dict.fromkeys(stale["shard"]))
     tables, number = [packed.loc[~packed["shard"].isin(touched)]], _next_number(packed, name)
     for old in touched:
-        left = set(packed.loc[packed["shard"] == old, "key"]) & set(kept)
+        left = packed.loc[(packed["shard"] == old) & packed["key"].isin(list(kept))].to_dict("records")
         if left:
             with ShardWriter(shards / f"{name}-{number:06d}.tar") as writer:
-                rows = [_write(writer, sample) for sample in iterate(shards / old) if sample.key in left]
+                rows = [_write(writer, read_sample(shards, row)) for row in left]
             tables.append(index_frame(rows))
             number += 1
     write_index(shards, pd.concat(tables))
@@ -178,11 +180,14 @@ def _number(shard: str, name: str) -> int | None:
 
 
 def _samples(
-    pieces: list[Piece], edit: Callable[[Sample], Sample] | None, required: Collection[str]
+    pieces: list[Piece],
+    sha256: Mapping[str, str] | None,
+    edit: Callable[[Sample], Sample] | None,
+    required: Collection[str],
 ) -> Iterator[Sample]:
     """The samples as they will lie in the shards."""
     for part, extent in pieces:
-        read = read_extent(part, extent)
+        read = read_extent(part, extent, (sha256 or {}).get(extent.key))
         sample = Sample(read.key, {name: data for name, data in read.members.items() if name in MEMBERS})
         if edit:
             sample = edit(sample)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from shards.index import INDEX_NAME, offset_column, size_column
-from shards.sample import Sample
+from shards.sample import Sample, sample_sha256
 from shards.writer import BLOCK, tar_bytes
 
 ZEROS = bytes(BLOCK)
@@ -56,12 +56,15 @@ def read_member(shards: Path, row: Row, member: str) -> bytes:
 
 
 def read_sample(shards: Path, row: Row) -> Sample:
-    """The sample that a row of the index describes, all members, in one read."""
-    return read_extent(shards / row["shard"], Extent(row["key"], int(row["offset"]), int(row["bytes"])))
+    """The sample that a row of the index describes, all members, in one read; ShardError if it is not as written."""
+    return read_extent(shards / row["shard"], Extent(row["key"], int(row["offset"]), int(row["bytes"])), row["sha256"])
 
 
-def read_extent(path: Path, extent: Extent) -> Sample:
-    """The sample that lies at a place of a tar, in one read. Raises ShardError if another one lies there."""
+def read_extent(path: Path, extent: Extent, sha256: str | None = None) -> Sample:
+    """The sample that lies at a place of a tar, in one read.
+
+    Raises ShardError if another one lies there, or, with `sha256`, one that is not as it was written.
+    """
     with _opened(path) as descriptor:
         data = _read(descriptor, path, extent.offset, extent.bytes, extent.key)
     members, offset = {}, 0
@@ -72,6 +75,8 @@ def read_extent(path: Path, extent: Extent) -> Sample:
             raise ShardError(f"{path}: {extent.key} does not lie at byte {extent.offset}, {key}.{member} does")
         members[member] = content
         offset += tar_bytes(size)
+    if sha256 is not None and sample_sha256(members) != sha256:
+        raise ShardError(f"{path}: {extent.key}: damaged since it was written (another sha256); restore it from a copy")
     return Sample(extent.key, members)
 
 

@@ -13,6 +13,9 @@ Reads every shard once, in order, and decodes some samples or all. What is wrong
     decode     its video or sound does not decode to what its frames promise
     count      numbers in sources.parquet or summary.csv do not follow from clips.parquet
     ledger     the manifests or a part do not say of a finished source what the ledger does
+    value      a number or a word of clips, sources or timings is not the ledger's
+    recipe     recipe.yaml is missing, no recipe, or not the one that its hash is of
+    stray      a file among shards or parts that nothing names
     unfinished a source was begun and has no end, or its end is not in the manifests: run the same command again
 
 It says what is wrong and mends nothing. Exit code 0: all is well; 1: something is wrong; 2: not an output folder.
@@ -31,6 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from curation.verify.ledger import check_ledger
+from curation.verify.recipe import check_recipes
 from curation.verify.shards import check_shards, choose
 from curation.verify.tables import Finding, Tables, check_manifests, check_places, check_summary, read_tables
 from manifests.schema import FOLDER
@@ -42,10 +46,10 @@ OUTPUT_SIGNS = ("recipe.yaml", f"{FOLDER}/clips.parquet", f"{FOLDER}/sources.par
 
 
 def verify(output: Path, sample: int | None = None, workers: int = 1) -> list[Finding]:
-    """Everything that is wrong with an output folder; `sample` samples are decoded, all if it is None."""
+    """Everything that is wrong with an output folder; `sample` samples are decoded, or all, and parts read (None)."""
     tables, findings = read_tables(output)
     decoded = choose((row["key"] for row in tables.samples), sample, seed=0)
-    return [*findings, *check(output, tables, decoded, workers)]
+    return [*findings, *check(output, tables, decoded, workers, sample is None)]
 
 
 def check(
@@ -53,13 +57,15 @@ def check(
     tables: Tables,
     decoded: frozenset[str],
     workers: int,
+    whole_parts: bool,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Finding]:
     """What is wrong in and between the tables and the shards, what takes no time first."""
     yield from check_manifests(tables)
     yield from check_places(tables)
     yield from check_summary(output, tables)
-    yield from check_ledger(output, tables)
+    yield from check_recipes(output)
+    yield from check_ledger(output, tables, whole_parts)
     yield from check_shards(output / "shards", tables, decoded, workers, advance)
 
 
@@ -78,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as bar:  # fmt: skip
         task = bar.add_task("reading shards", total=size)
         for kind, text in chain(
-            findings, check(options.output, tables, decoded, options.workers, lambda n: bar.advance(task, n))
+            findings,
+            check(options.output, tables, decoded, options.workers, options.all, lambda n: bar.advance(task, n)),
         ):
             kinds[kind] += 1
             if kinds[kind] <= SHOWN:
@@ -116,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("output", type=Path, metavar="OUT", help="output folder of curation/run.py")
-    found.add_argument("--all", action="store_true", help="decode the video and sound of every sample")
+    found.add_argument("--all", action="store_true", help="decode every sample, and read all parts")
     found.add_argument(
         "--sample", type=natural, default=SAMPLE, metavar="N", help=f"decode N samples (default {SAMPLE})"
     )

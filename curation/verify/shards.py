@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from curation.verify.streams import check_streams
-from curation.verify.tables import CHECKED_FIELDS, Finding, Rows, Tables
-from shards.index import offset_column, size_column
+from curation.verify.tables import CHECKED_FIELDS, Finding, Rows, Tables, records, same
+from shards.index import INDEX_NAME, offset_column, size_column
 from shards.reader import Extent, ShardError, extents, read_extent
 from shards.sample import AUDIO, BOXES, JSON, MEMBERS, VIDEO, Sample, problems, sample_sha256
 from shards.writer import BLOCK, tar_bytes
+from storage.atomic_write import TEMPORARY_PREFIX
 
 SECTION_BYTES = 32_000_000  # what a worker takes at a time
+STATED = "stated"  # beside the columns of the index: the row of clips.parquet
 RECORD = 20 * BLOCK  # a tar ends in two blocks of zeros and is filled up to this
 
 
@@ -39,8 +41,10 @@ def check_shards(
     if tables.index is None:
         return
     of_shard: dict[str, Rows] = defaultdict(list)
+    clips = [] if tables.clips is None else records(tables.clips[tables.clips["kept"]])
+    stated = {clip["key"]: clip for clip in clips}
     for row in sorted(tables.samples, key=lambda row: (row["shard"], row["offset"])):
-        of_shard[row["shard"]].append(row)
+        of_shard[row["shard"]].append({**row, STATED: stated.get(row["key"])})
     yield from check_files(shards, of_shard.keys())
     there = {shards / name: rows for name, rows in of_shard.items() if (shards / name).is_file()}
     for path, rows in there.items():
@@ -58,11 +62,14 @@ def check_shards(
 
 def check_files(shards: Path, names: Collection[str]) -> Iterator[Finding]:
     """The tars on the disk are those that the index names."""
-    there = {path.name for path in shards.glob("*.tar")}
-    for name in sorted(set(names) - there):
-        yield Finding("shard", f"{shards / name}: missing, and the index names it")
-    for name in sorted(there - set(names)):
-        yield Finding("shard", f"{shards / name}: not named by the index")
+    there = {path.name for path in shards.iterdir()} if shards.is_dir() else set()
+    for name in sorted(names):
+        if not (shards / name).is_file():
+            what = "no file" if name in there else "missing"
+            yield Finding("shard", f"{shards / name}: {what}, and the index names it")
+    for name in sorted(there - {*names, INDEX_NAME}):
+        if not name.startswith(TEMPORARY_PREFIX):
+            yield Finding("shard" if name.endswith(".tar") else "stray", f"{shards / name}: not named by the index")
 
 
 def check_layout(path: Path, rows: Rows) -> Iterator[Finding]:
@@ -156,9 +163,22 @@ def check_sample(path: Path, row: Mapping[str, Any], required: Collection[str], 
             for name in CHECKED_FIELDS
             if fields[name] != row[name]
         ]
+    if not wrong and row[STATED] is not None:
+        wrong = list(differences(sample.json, row[STATED]))
     if wrong or not decode:
         return [Finding("sample", text) for text in wrong]
     return [Finding("decode", text) for text in check_streams(sample)]
+
+
+def differences(fields: Mapping[str, Any], clip: Mapping[str, Any]) -> Iterator[str]:
+    """What a sample's JSON says otherwise than its row of clips.parquet: how far its sound was moved, its scores."""
+    moved = {name: fields[name] for name in ("audio_shift_frames",) if name in fields}
+    stated = {**moved, **fields.get("scores", {})}
+    for name, value in stated.items():
+        if name not in clip:
+            yield f"json: {name} is no column of clips.parquet"
+        elif not same(value, clip[name]):
+            yield f"json: {name} is {value}, clips.parquet says {clip[name]}"
 
 
 def find_misplaced(sample: Sample, row: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """What the tables of an output say about themselves and each other, checked without opening a shard."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import pandas as pd
 
 from clock import FPS
 from manifests.reader import ManifestError, read_clips
-from manifests.schema import FOLDER, KEPT, SOURCES_FORMAT, STATUSES
+from manifests.schema import FOLDER, KEPT, SOURCES_FORMAT, STATUSES, TIMINGS_FORMAT
 from manifests.summary import funnel
 from manifests.writer import PartitionError, check_partition
 from shards.index import read_index
@@ -36,6 +36,7 @@ class Tables:
     clips: pd.DataFrame | None
     sources: pd.DataFrame | None
     index: pd.DataFrame | None
+    timings: pd.DataFrame | None
 
     @cached_property
     def samples(self) -> Rows:
@@ -54,6 +55,7 @@ def read_tables(output: Path) -> tuple[Tables, list[Finding]]:
         lambda: read_clips(output),
         lambda: read_table(output / FOLDER / "sources.parquet", SOURCES_FORMAT),
         lambda: read_index(output / "shards"),
+        lambda: read_table(output / FOLDER / "timings.parquet", TIMINGS_FORMAT),
     )
     for reader in readers:
         try:
@@ -144,6 +146,13 @@ def disagreements(clip: Mapping[str, Any], sample: Mapping[str, Any]) -> list[st
         for name in ("shard", *CHECKED_FIELDS)
         if not same(clip[name], sample[name])
     ]
+
+
+def contradictions(found: Mapping[str, Any], stated: Mapping[str, Any], without: Collection[str]) -> Iterator[str]:
+    """`blur is 0.4, 0.5 in the ledger` for what both say, and say differently; `stated` is what the ledger holds."""
+    for name in sorted(found.keys() & stated.keys() - set(without)):
+        if not same(found[name], stated[name]):
+            yield f"{name} is {found[name]}, {stated[name]} in the ledger"
 
 
 def same(one: Any, other: Any) -> bool:

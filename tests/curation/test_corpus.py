@@ -21,10 +21,13 @@ from curation.verify.tables import Finding
 from media.encode import encode_flac, encode_mp4
 from shards.index import read_index
 from shards.packer import Need
-from shards.sample import Sample, encode_json, encode_npy
+from shards.reader import iterate
+from shards.sample import Sample, encode_json, encode_npy, sample_sha256
 from shards.writer import write_tar
 
 FRAMES = 5
+DECIDING = {"profile": {}, "score_only": False, "weights": {}, "code": ""}
+RECIPE = {**DECIDING, "hash": pipelines.recipe_hash(DECIDING)}
 PROFILE = pipelines.load("embedded")
 
 
@@ -70,13 +73,13 @@ def curate(output: Path, ledger: Ledger, name: str, path: Path | None = None) ->
     source = {"path": str(path), "source_id": source_id, "frames": 2 * FRAMES, "status": "kept", "reason": "kept"}
     identity = Identity(path, source_id, 1, 1, None)
     ledger.begin(identity)
-    ledger.add(identity, Curated(source, clips, [sample.key for sample in made]))
+    ledger.add(identity, Curated(source, clips, {sample.key: sample_sha256(sample.members) for sample in made}))
     ledger.flush()
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    ledger = Ledger(tmp_path, {"hash": "aaa"})
+    ledger = Ledger(tmp_path, RECIPE)
     for name in "abc":
         curate(tmp_path, ledger, name)
     return ledger
@@ -97,7 +100,7 @@ def test_parts_that_no_later_run_needs_go_and_runs_go_on_without_them(tmp_path: 
     assert said[-1] == "2 parts removed, 0.0 GB; 1 are kept for clips that more clips may help to judge"
     assert verify(tmp_path) == []
     before = contents(tmp_path / "shards"), contents(tmp_path / "manifests")
-    again = Ledger(tmp_path, {"hash": "aaa"})
+    again = Ledger(tmp_path, RECIPE)
     finish(tmp_path, PROFILE, [Settled()], again, keep_parts=False, say=said.append)
     assert (contents(tmp_path / "shards"), contents(tmp_path / "manifests")) == before
     curate(tmp_path, again, "d")
@@ -113,7 +116,7 @@ def test_a_source_that_was_replaced_leaves_the_shards_and_its_new_bytes_come_in(
     said: list[str] = []
     finish(tmp_path, PROFILE, [], ledger, say=said.append)
     before = read_index(tmp_path / "shards").set_index("key")["sha256"]
-    again = Ledger(tmp_path, {"hash": "aaa"})
+    again = Ledger(tmp_path, RECIPE)
     curate(tmp_path, again, "d", Path("/raw/a.mp4"))
     finish(tmp_path, PROFILE, [], again, say=said.append)
     after = read_index(tmp_path / "shards").set_index("key")["sha256"]
@@ -153,10 +156,13 @@ def test_of_clips_that_nobody_asked_for_only_headers_are_read(
     read = []
     extent = curation.corpus.read_extent
     monkeypatch.setattr(
-        curation.corpus, "read_extent", lambda part, place: read.append(place.key) or extent(part, place)
+        curation.corpus,
+        "read_extent",
+        lambda part, place, sha256: read.append(place.key) or extent(part, place, sha256),
     )
     parts = {f"{name}-{n}": part_path(tmp_path, name * 64) for name in "abc" for n in range(2)}
-    assert [sample.key for sample in read_samples(["c-0", "a-1"], parts)] == ["a-1", "c-0"] == read
+    sha256 = {each.key: sample_sha256(each.members) for part in set(parts.values()) for each in iterate(part)}
+    assert [sample.key for sample in read_samples(["c-0", "a-1"], parts, sha256)] == ["a-1", "c-0"] == read
 
 
 def test_the_disk_is_told_in_words_that_a_person_reads() -> None:

@@ -18,13 +18,13 @@ def finish(ledger: Ledger, path: Path, reason: str = "kept") -> Curated:
     identity = Identity(path, "ab" * 32, found.st_size, found.st_mtime_ns, None)
     clip = {"key": "k", "start_frame": 0, "end_frame": 50, "reason": reason, "niqe": 1 / 3, "blur": float("nan")}
     status = "kept" if reason == "kept" else "error" if reason.startswith("error:") else "dropped"
-    curated = Curated({"path": str(path), "status": status, "reason": reason}, [clip], ["k"])
+    curated = Curated({"path": str(path), "status": status, "reason": reason}, [clip], {"k": "0" * 64})
     ledger.add(identity, curated)
     return curated
 
 
 def failed_row(path: Path) -> Curated:
-    return Curated({"path": str(path), "status": "error", "reason": "error:io"}, [], [])
+    return Curated({"path": str(path), "status": "error", "reason": "error:io"}, [], {})
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_a_video_ends_in_rows_that_cover_it_and_a_part_with_what_was_kept(tmp_pa
     assert (curated.source["status"], curated.source["reason"], curated.source["frames"]) == ("kept", "kept", 150)
     assert {"cpu_s_crop", "cpu_s_stable_spans"} <= curated.source.keys()
     samples = list(iterate(part_path(tmp_path, curated.source["source_id"])))
-    assert [sample.key for sample in samples] == curated.sampled
+    assert [sample.key for sample in samples] == list(curated.sampled)
     second = samples[1]
     assert decode_mp4(second.members[VIDEO]).shape == (70, 64, 64, 3)
     assert len(decode_flac(second.members[AUDIO])) == 70 * 640
@@ -115,7 +115,7 @@ def test_a_dropped_clip_has_rows_and_scores_but_no_sample(tmp_path: Path) -> Non
             yield clip.add_scores({"ugliness": 1.0}).drop("ugly")
 
     curated = work(talk(tmp_path / "a.mp4", 60), tmp_path, Gaze(), Crop(size=64), Reject())
-    assert (curated.sampled, curated.clips[0]["reason"], curated.clips[0]["ugliness"]) == ([], "ugly", 1.0)
+    assert (curated.sampled, curated.clips[0]["reason"], curated.clips[0]["ugliness"]) == ({}, "ugly", 1.0)
     assert curated.source["status"] == "dropped"
     assert not part_path(tmp_path, curated.source["source_id"]).exists()
 
@@ -136,9 +136,9 @@ def test_a_dropped_clip_that_a_corpus_filter_looks_at_has_a_sample_when_everythi
 
     stages = (Gaze(), Reject(), Crop(size=64), Collect())
     path = talk(tmp_path / "a.mp4", 60)
-    assert work(path, tmp_path / "plain", *stages).sampled == []
+    assert work(path, tmp_path / "plain", *stages).sampled == {}
     scored = work(path, tmp_path / "scored", *stages, score_only=True)
-    assert scored.sampled == [scored.clips[0]["key"]]
+    assert list(scored.sampled) == [scored.clips[0]["key"]]
     (sample,) = iterate(part_path(tmp_path / "scored", scored.source["source_id"]))
     assert decode_npy(sample.members["note.npy"]).tolist() == [0, 1, 2]
 
@@ -147,7 +147,7 @@ def test_a_failing_stage_makes_one_row_over_the_source_and_leaves_no_file(tmp_pa
     curated = work(talk(tmp_path / "a.mp4"), tmp_path / "out", Gaze(), Windows(2.0), Crop(size=64), Fail(50))
     assert spans(curated) == [(0, 150, "error:exception")]
     assert "bad day" in curated.clips[0]["detail"]
-    assert (curated.source["status"], curated.sampled) == ("error", [])
+    assert (curated.source["status"], curated.sampled) == ("error", {})
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
@@ -177,7 +177,7 @@ def test_a_source_without_sound_is_dropped_and_still_gets_its_other_scores(tmp_p
     assert spans(scored) == [(0, 60, "no_audio")]
     assert scored.clips[0]["face_share"] == 1
     assert {"shot_cuts", "crop_px", "speech_share", "source_speech_s"} <= scored.clips[0].keys()
-    assert scored.sampled == []
+    assert scored.sampled == {}
 
 
 def test_sound_that_cannot_be_decoded_is_an_error_row(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_file_that_changes_while_it_is_curated_is_an_error_row(tmp_path: Path)
     for how in ("grown", "touched", "renamed over", "gone"):
         curated = work(talk(tmp_path / f"{how}.mp4", 60), tmp_path / how, Gaze(), Crop(size=64), Replace(how))
         assert spans(curated) == [(0, 60, "error:changed")], how
-        assert f"{how}.mp4" in curated.clips[0]["detail"] and curated.sampled == []
+        assert f"{how}.mp4" in curated.clips[0]["detail"] and curated.sampled == {}
         assert not part_path(tmp_path / how, curated.source["source_id"]).exists()
     untouched = work(talk(tmp_path / "a.mp4", 60), tmp_path / "a", Gaze(), Crop(size=64), Replace())
     assert spans(untouched) == [(0, 60, "kept")]

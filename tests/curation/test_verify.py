@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from curation.ledger_files import ATTEMPTS, DROPPED_PARTS, LEDGER, append_to_log, part_path
 from curation.ledger_files import MEANINGS as LEDGER_MEANINGS
@@ -20,10 +21,11 @@ from curation.verify.tables import Finding, records
 from manifests.summary import write_summary
 from manifests.writer import write_manifests
 from media.encode import encode_flac, encode_mp4
+from pipelines import recipe_hash
 from shards.index import INDEX, INDEX_NAME, MEANINGS, index_frame, offset_column, read_index, size_column, write_index
 from shards.packer import pack
-from shards.reader import iterate, read_sample
-from shards.sample import Sample, encode_json, encode_npy, sample_sha256
+from shards.reader import iterate, read_sample, walk
+from shards.sample import MEMBERS, Sample, encode_json, encode_npy, sample_sha256
 from shards.writer import ShardWriter, tar_bytes, write_tar
 from storage.table import TableFormat, read_notes, write_table
 
@@ -49,7 +51,9 @@ def sample_of(source: str, number: int, frames: int = 5) -> Sample:
     members = {
         "mp4": pictures(frames),
         "flac": sound(640 * frames),
-        "json": encode_json({**place, "frames": frames, "size": SIZE}),
+        "json": encode_json(
+            {**place, "frames": frames, "size": SIZE, "audio_shift_frames": 0, "scores": {"blur": number / 8}}
+        ),
         "boxes.npy": encode_npy(np.tile(np.array([10, 12, 50, 52], np.float32), (frames, 1))),
         "landmarks.npy": encode_npy(np.zeros((frames, 7, 2), np.float16)),
         "whisper.npy": encode_npy(np.zeros((2 * frames, 3, 4), np.float16)),
@@ -69,6 +73,7 @@ def rows_of(source: str, kept: int) -> Iterator[dict[str, Any]]:
             "end_frame": first + 5,
             "kept": True,
             "reason": "kept",
+            "blur": n / 8,
         }
         yield {
             **common, "key": f"{source}-{n}-x", "start_frame": first + 5, "end_frame": first + 10, "kept": False,
@@ -102,9 +107,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "duplicate_of": "/raw/anna.mp4"}
     )  # fmt: skip
     sources.append({"path": "/raw/text.mp4", "status": "error", "reason": "error:probe"})
-    write_manifests(output, clips, sources, scores={}, reasons={}, stages=["steps/stable_spans"])
+    for source in sources:
+        source["cpu_s_crop"] = 1.5
+    write_manifests(output, clips, sources, scores={"blur": ""}, reasons={}, stages=["steps/stable_spans"])
     write_summary(output)
+    write_recipe(output)
     return output
+
+
+def write_recipe(output: Path, name: str = "recipe.yaml", **changes: Any) -> None:
+    recipe = {"profile": {"seed": 0}, "score_only": False, "weights": {}, "code": "0" * 64}
+    (output / name).write_text(yaml.safe_dump({**recipe, "hash": recipe_hash(recipe), **changes}))
 
 
 @pytest.fixture
@@ -502,6 +515,7 @@ def test_an_output_in_which_nothing_was_kept_is_well(tmp_path: Path) -> None:
     source = {"path": "/raw/a.mp4", "status": "error", "reason": "error:io"}
     write_manifests(tmp_path, [clip], [source], scores={}, reasons={})
     write_summary(tmp_path)
+    write_recipe(tmp_path)
     assert verify(tmp_path) == []
 
 
@@ -510,11 +524,15 @@ def ends_of(output: Path) -> list[dict[str, Any]]:
     clips, sources = (pd.read_parquet(output / "manifests" / f"{name}.parquet") for name in ("clips", "sources"))
     rows = []
     for source in records(sources):
-        of_source = records(clips[clips["source"] == source["path"]][["key", "start_frame", "end_frame", "kept"]])
-        sampled = [row["key"] for row in of_source if row["kept"]]
+        columns = ["key", "start_frame", "end_frame", "kept", "reason", "blur"]
+        of_source = records(clips[clips["source"] == source["path"]][columns])
         source_id = source["source_id"] if pd.notna(source["source_id"]) else ""
+        part = part_path(output, source_id)
+        kept = {row["key"] for row in of_source if row["kept"]}
+        sampled = {each.key: sample_sha256(each.members) for each in iterate(part) if each.key in kept} if kept else {}
         head = {"path": source["path"], "source_id": source_id, "bytes": 1, "mtime_ns": 1}
-        curated = json.dumps({"source": {}, "clips": of_source, "sampled": sampled})
+        stated = {"path": source["path"], "frames": None if pd.isna(source["frames"]) else int(source["frames"])}
+        curated = json.dumps({"source": {**stated, "cpu_s_crop": 1.5}, "clips": of_source, "sampled": sampled})
         rows.append({**head, "status": source["status"], "reason": source["reason"], "curated": curated})
     return rows
 
@@ -626,6 +644,97 @@ def test_a_part_that_is_gone_or_holds_other_samples_is_a_finding(recorded: Path)
     berta.write_bytes(b"?" * 2048)
     append_to_log(recorded / "ledger" / DROPPED_PARTS, ["anna" * 8])
     assert findings(recorded, "ledger") == [f"{berta}: byte 0: damaged tar header"]
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_bit_that_turned_in_a_part_is_a_finding_when_parts_are_read(recorded: Path, member: str) -> None:
+    part = part_path(recorded, "anna" * 8)
+    place = next(entry for entry in walk(part) if (entry.key, entry.member) == ("anna-1", member))
+    data = bytearray(part.read_bytes())
+    data[place.offset + place.size // 2] ^= 1
+    part.write_bytes(data)
+    (text,) = findings(recorded, "ledger")
+    assert text.startswith(f"{part}: anna-1: damaged since it was written")
+    assert verify(recorded, sample=0) == [], "only names are compared then"
+
+
+@pytest.mark.parametrize("put", [lambda p: p.symlink_to("/nowhere/shard.tar"), lambda p: p.mkdir()])
+def test_a_dangling_link_or_a_folder_in_the_place_of_a_shard_is_a_finding(output: Path, put: Any) -> None:
+    path = output / "shards" / "shard-000001.tar"
+    path.unlink()
+    put(path)
+    assert findings(output, "shard") == [f"{path}: no file, and the index names it"]
+
+
+def test_a_score_in_the_manifest_that_is_not_the_samples_or_the_ledgers_is_a_finding(recorded: Path) -> None:
+    def edit(clips: Any) -> Any:
+        clips.loc[clips["key"] == "anna-1", "blur"] = 0.5
+        return clips
+
+    edit_table(recorded, "clips", edit)
+    found = [f"{finding.kind}: {finding.text}" for finding in verify(recorded)]
+    assert found == [
+        "value: /raw/anna.mp4: clip anna-1: blur is 0.5, 0.125 in the ledger",
+        f"sample: {recorded}/shards/{places_by_key(recorded)['anna-1']}: anna-1: json: blur is 0.125, clips.parquet "
+        "says 0.5",
+    ]
+
+
+def places_by_key(output: Path) -> dict[str, str]:
+    return {row["key"]: row["shard"] for row in records(read_index(output / "shards"))}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "text"),
+    [
+        ("sources", "frames", 31, "frames is 31, 30 in the ledger"),
+        ("timings", "cpu_s_crop", 9.0, "cpu_s_crop is 9.0, 1.5 in the ledger"),
+    ],
+)
+def test_a_number_of_a_source_that_is_not_the_ledgers_is_a_finding(
+    recorded: Path, table: str, column: str, value: float, text: str
+) -> None:
+    def edit(rows: Any) -> Any:
+        rows.loc[rows["path"] == "/raw/berta.mp4", column] = value
+        return rows
+
+    edit_table(recorded, table, edit)
+    assert f"/raw/berta.mp4: {text}" in [finding.text for finding in verify(recorded) if finding.kind == "value"]
+
+
+def test_what_nothing_names_is_a_finding_and_what_a_killed_writer_left_is_none(recorded: Path) -> None:
+    strays = [recorded / "parts" / "zz" / f"{'zoe' * 8}.tar", recorded / "shards" / "notes.txt"]
+    for path in (*strays, recorded / "shards" / ".tmp-shard-000003.tar-00"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert findings(recorded, "stray") == [
+        f"{strays[0]}: the part of no source of this run",
+        f"{strays[1]}: not named by the index",
+    ]
+
+
+def test_the_part_of_a_source_that_was_replaced_since_is_no_stray(recorded: Path) -> None:
+    ends = ends_of(recorded)
+    part_path(recorded, "old" * 8).parent.mkdir()
+    part_path(recorded, "old" * 8).touch()
+    write_ledger(recorded, changed(ends, "/raw/anna.mp4", source_id="old" * 8), ends[:1])
+    assert verify(recorded) == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "text"),
+    [
+        (lambda out: (out / "recipe.yaml").unlink(), "missing; nobody can tell"),
+        (lambda out: (out / "recipe.yaml").write_text("[1"), "cannot be read"),
+        (lambda out: (out / "recipe.yaml").write_text("hash: abc"), "cannot be read"),
+        (lambda out: write_recipe(out, code="1" * 64), "was changed since it was written"),
+        (lambda out: write_recipe(out, "recipe-0badcafe.yaml"), "its name says another"),
+    ],
+)
+def test_a_recipe_that_is_not_what_it_says_is_a_finding(output: Path, break_it: Any, text: str) -> None:
+    break_it(output)
+    (found,) = findings(output, "recipe")
+    assert text in found and str(output) in found
 
 
 def test_a_segment_that_cannot_be_read_is_a_finding(recorded: Path) -> None:

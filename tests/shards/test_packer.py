@@ -12,7 +12,7 @@ from webdataset.compat import WebDataset
 
 from shards.index import read_index
 from shards.packer import Need, PackError, pack, pack_order, retire
-from shards.reader import iterate, read_member, read_sample
+from shards.reader import ShardError, iterate, read_member, read_sample, walk
 from shards.sample import MEMBERS, Sample, encode_json, problems, sample_sha256
 from shards.writer import write_tar
 from tests.shards.conftest import Make
@@ -197,6 +197,42 @@ def test_clips_that_are_not_kept_any_more_leave_the_shards_and_nothing_else_does
     assert same and all(contents(shards)[name] == untouched[name] for name in same)
     assert not set(before.loc[list(gone), "shard"]) & set(after["shard"])
     assert not len(retire(shards, kept))
+
+
+def flip_a_bit(tar: Path, key: str, member: str) -> None:
+    place = next(entry for entry in walk(tar) if (entry.key, entry.member) == (key, member))
+    data = bytearray(tar.read_bytes())
+    data[place.offset + place.size // 2] ^= 4
+    tar.write_bytes(data)
+
+
+def hashes_of(clips: dict[str, Path]) -> dict[str, str]:
+    return {each.key: sample_sha256(each.members) for part in set(clips.values()) for each in iterate(part)}
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_sample_that_was_damaged_since_it_was_written_is_not_packed(
+    tmp_path: Path, clips: dict[str, Path], member: str
+) -> None:
+    sha256 = hashes_of(clips)
+    pack({key: part for key, part in clips.items() if key != "berta-2"}, tmp_path / "shards", sha256=sha256)
+    before = contents(tmp_path / "shards")
+    flip_a_bit(clips["berta-2"], "berta-2", member)
+    with pytest.raises(ShardError, match=r"berta\.tar: berta-2: damaged since it was written"):
+        pack(clips, tmp_path / "shards", sha256=sha256)
+    assert contents(tmp_path / "shards") == before
+
+
+def test_damage_is_not_copied_out_of_a_shard_when_a_neighbour_is_retired(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    shards = tmp_path / "shards"
+    index = pack(clips, shards)
+    flip_a_bit(shards / index["shard"].iloc[0], "cleo-1", "flac")
+    before = contents(shards)
+    with pytest.raises(ShardError, match="cleo-1: damaged since it was written"):
+        retire(shards, set(clips) - {"anna-0"})
+    assert contents(shards) == before
 
 
 def test_a_lost_shard_is_an_error(tmp_path: Path, clips: dict[str, Path]) -> None:

@@ -71,4 +71,4 @@ def test_a_key_that_comes_twice_is_an_error(tmp_path: Path, samples: list[Sample
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"b\.tar: missing"):
-        read_sample(tmp_path, {"shard": "b.tar", "key": "one", "offset": 0, "bytes": 512})
+        read_sample(tmp_path, {"shard": "b.tar", "key": "one", "offset": 0, "bytes": 512, "sha256": ""})
