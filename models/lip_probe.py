@@ -6,7 +6,7 @@ fits one. numpy only; landmarks and Whisper rows come from elsewhere.
 
 import runpy
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,13 @@ class LipScore:
     valid_share: float
     window_confidence: float = float("nan")
     window_agreement: float = float("nan")
+
+    def counted_from(self, zero_frames: int) -> "LipScore":
+        """The same with another lag called 0; lags that the curve does not reach are NaN."""
+        lags = LAGS + zero_frames
+        known = np.abs(lags) <= MAX_LAG
+        curve = np.where(known, self.curve[np.clip(lags, -MAX_LAG, MAX_LAG) + MAX_LAG], np.nan).astype(np.float32)
+        return replace(self, offset_frames=self.offset_frames - zero_frames, curve=curve)
 
 
 def frame_features(rows: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -143,7 +150,8 @@ class LipProbe:
     """A fitted probe: Whisper rows -> mouth motion, and how high the confidence of a foreign voice gets.
 
     basis [384, 96], ridge [576, 56], channel_weights [56], all float32; null_thresholds float64 [5], at NULL_FRAMES;
-    clips, sources: fitted on; voters: clips that agreed.
+    clips, sources: fitted on; voters: clips that agreed; zero_frames: what it read of most of them before this number
+    was taken off every offset.
     """
 
     basis: np.ndarray
@@ -153,6 +161,7 @@ class LipProbe:
     clips: int
     sources: int
     voters: int
+    zero_frames: int = 0
 
     def score(self, channels: np.ndarray, rows: np.ndarray, margin: int = 0) -> LipScore | None:
         """Score of a clip that the probe was not fitted on, as in LipRecord; None: too few frames with a face."""
@@ -161,7 +170,7 @@ class LipProbe:
         if not is_usable(channels):
             return None
         predicted = frame_features(rows, self.basis) @ self.ridge
-        return score_motion(record, motion(channels), predicted, self.channel_weights)
+        return score_motion(record, motion(channels), predicted, self.channel_weights).counted_from(self.zero_frames)
 
     def threshold(self, frames: int) -> float:
         """Confidence that 99 of 100 clips of this length with a foreign voice stay below; NaN if it was not measured.
@@ -191,7 +200,7 @@ class LipProbe:
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
             arrays = (found[name] for name in ("basis", "ridge", "channel_weights", "null_thresholds"))
-            probe = LipProbe(*arrays, *(int(found[name]) for name in ("clips", "sources", "voters")))
+            probe = LipProbe(*arrays, *(int(found[name]) for name in ("clips", "sources", "voters", "zero_frames")))
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: not a lip probe ({error}); fit one with fit_command") from error
         shapes = probe.basis.shape[1:], probe.ridge.shape, probe.channel_weights.shape, probe.null_thresholds.shape

@@ -45,6 +45,7 @@ class LipAudio(CorpusFilter):
     SCORES = {
         "lip_confidence": "lip probe: height of the best lag's correlation over the median of all lags, 0 to 1",
         "lip_offset_frames": "lip probe: frames by which the sound comes after the lips, good to one frame",
+        "lip_zero_frames": "lip probe: what it reads of most clips that it was fitted on, taken off every offset",
         "lip_threshold": "lip probe: the confidence that 99 of 100 foreign voices stay below at this clip's length",
         "lip_window_confidence": "lip probe: median confidence of 4 s windows, for clips above 8 s",
         "lip_window_threshold": "lip probe: as lip_threshold, for 4 s",
@@ -139,6 +140,7 @@ def score_columns(probe: LipProbe | None, score: LipScore | None, frames: int) -
     return {
         "lip_confidence": score.confidence if score else nothing,
         "lip_offset_frames": float(score.offset_frames) if score else nothing,
+        "lip_zero_frames": float(probe.zero_frames) if probe else nothing,
         "lip_threshold": probe.threshold(frames) if probe else nothing,
         "lip_window_confidence": score.window_confidence if score else nothing,
         "lip_window_threshold": probe.threshold(WINDOW_FRAMES) if probe else nothing,

@@ -28,8 +28,8 @@ GOOD = {
     "source_face_max_px": 400.0, "face_share": 1.0, "face_max_px": 400.0, "face_median_px": 390.0, "face_p10_px": 380.0,
     "face_score": 0.9, "faces_mean": 1.0, "second_face_px": 0.0, "span_face_max_px": 400.0, "speech_share": 0.8,
     "loudness_db": -20.0, "crop_px": 500.0, "blur": 0.4, "niqe": 5.0, "landmark_share": 1.0, "lip_confidence": 0.7,
-    "lip_offset_frames": 0.0, "lip_threshold": 0.3, "lip_window_confidence": 0.7, "lip_window_threshold": 0.3,
-    "lip_window_agreement": 1.0,
+    "lip_offset_frames": 0.0, "lip_zero_frames": 0.0, "lip_threshold": 0.3, "lip_window_confidence": 0.7,
+    "lip_window_threshold": 0.3, "lip_window_agreement": 1.0,
 }  # fmt: skip
 OF_SOURCE = (
     "source_loudness_db", "source_speech_s", "source_speech_share", "glance_face_max_px", "glance_gap_s", "shot_cuts",

@@ -72,6 +72,20 @@ def test_a_delay_common_to_all_clips_is_seen(delay: int) -> None:
     assert {key: score.offset_frames - delay for key, score in fitted.scores.items()} == LAGS
 
 
+@pytest.mark.parametrize("error", [-1, 1])
+def test_where_nearly_all_clips_read_one_frame_that_is_the_zero_and_others_are_counted_from_it(error: int) -> None:
+    lags = {key: error if i else 5 + error for i, key in enumerate(LAGS)}
+    pool = [clip(key, f"source{i % 8}", seed=i, lag=lag) for i, (key, lag) in enumerate(lags.items())]
+    fitted = fit_probe(lambda: iter(pool))
+    assert fitted is not None and fitted.probe.zero_frames == error
+    first, *others = (fitted.scores[key] for key in lags)
+    assert first.offset_frames == 5 and {score.offset_frames for score in others} == {0}
+    assert all(int(np.nanargmax(score.curve)) - lip_probe.MAX_LAG == score.offset_frames for score in (first, *others))
+    unseen = pool[1]
+    again = fitted.probe.score(unseen.channels, unseen.rows, MARGIN)
+    assert again is not None and again.offset_frames == 0
+
+
 def test_clips_in_sync_pass_the_threshold_that_the_run_sets_itself(fit: LipFit) -> None:
     confidences = [score.confidence for score in fit.scores.values()]
     assert min(confidences) > fit.probe.threshold(FRAMES) > 0.1
