@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
@@ -92,8 +93,12 @@ class State:
 class Checkpoints:
     """The checkpoints of one run. Writing may go on beside training; `finish` waits for it."""
 
-    def __init__(self, run: Path, keep: int, ranks: Ranks) -> None:
+    def __init__(self, run: Path, keep: int, ranks: Ranks, beside_training: bool | None = None) -> None:
+        """`beside_training`: whether writing goes on while training does; None: on CUDA."""
         self.folder, self.keep, self.ranks = run / "checkpoints", keep, ranks
+        beside = ranks.device.type == "cuda" if beside_training is None else beside_training
+        # a group of its own: a thread writes, and must not meet the barriers of training
+        self._group = dist.new_group(backend="gloo") if beside and ranks.world > 1 else None
         self._writing: tuple[Path, Any] | None = None
 
     def save(self, state: State) -> None:
@@ -108,13 +113,12 @@ class Checkpoints:
             temporary.parent.mkdir(parents=True, exist_ok=True)
         self.ranks.wait()
         content = state.as_dict()
-        alone = self.ranks.world == 1
-        if self.ranks.device.type == "cuda" and not alone:
-            self._writing = (target, async_save(content, checkpoint_id=temporary))
+        if self._group is not None:
+            self._writing = (target, async_save(content, checkpoint_id=temporary, process_group=self._group))
             return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            save(content, checkpoint_id=temporary, no_dist=alone)
+            save(content, checkpoint_id=temporary, no_dist=self.ranks.world == 1)
         self._writing = (target, None)
         self.finish()
 

@@ -52,7 +52,8 @@ def draw_listening(axes: Axes, lines: list[dict]) -> None:
     errors = points(lines, f"{LISTENING}_share_se")[1]
     axes.errorbar(steps, shares, yerr=errors, label="all, +- 1 standard error", color="black", marker="o", capsize=3)
     axes.axhline(0, color="grey", linewidth=1)
-    axes.set(xlabel="step", ylabel="listening, share of attainable", ylim=(min([-0.05, *shares]), max([1, *shares])))
+    top = 1.3 * max([0.05, *shares])  # real windows differ by more than the lips, so few curves come near 1
+    axes.set(xlabel="step", ylabel="listening, share of attainable", ylim=(min([-top / 20, *shares]), top))
     axes.legend()
 
 

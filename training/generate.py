@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,7 @@ from training.settings import MaskSettings, SamplingSettings  # noqa: E402
 from training.validation import autocast, to_uint8  # noqa: E402
 
 AT_ONCE = 16  # untouched pictures in memory
+PATIENCE = timedelta(days=7)  # of a rank that is through with its jobs for those that are not
 Region = Literal["face", "mouth"]  # the face box (appendix B), or only the masked rectangle
 Progressed = Callable[[str, int], object]  # (phase, frames of it that were done)
 
@@ -361,10 +363,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = read_jobs(options)
         if options.checkpoint is None:
             raise ValueError("--checkpoint is missing: a run of training/train.py, or its folder export")
-        with started(options.device or ("cuda" if torch.cuda.is_available() else "cpu")) as ranks:
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with started(device, PATIENCE) as ranks:
             generator = Generator(options.checkpoint, ranks.device, options.base)
             chosen = options_of(options)
-            failed = [job for job in jobs[ranks.rank :: ranks.world] if not done(generator, job, chosen, ranks.first)]
+            made = [done(generator, job, chosen, ranks.first) for job in jobs[ranks.rank :: ranks.world]]
+            [failed] = ranks.sum(made.count(False))  # torchrun ends all ranks when one has failed: they end together
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
         return 2

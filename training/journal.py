@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,4 +186,8 @@ def start_wandb(run: Path, settings: TrainingSettings) -> Any:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise ValueError("run.wandb is on and the package is missing: pip install wandb") from error
-    return wandb.init(dir=str(run), name=run.name, resume="allow", id=run.name, config=dataclasses.asdict(settings))
+    given = run / "wandb.id"  # of this run alone: another folder may bear the same name
+    if not given.is_file():
+        given.write_text(secrets.token_hex(8), encoding="utf-8")
+    identity = given.read_text(encoding="utf-8")
+    return wandb.init(dir=str(run), name=run.name, resume="allow", id=identity, config=dataclasses.asdict(settings))

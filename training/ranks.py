@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -45,8 +46,11 @@ class Ranks:
 
 
 @contextmanager
-def started(device: str) -> Iterator[Ranks]:
-    """This process among those of its torchrun. Raises ValueError if `device` is not there."""
+def started(device: str, patience: timedelta | None = None) -> Iterator[Ranks]:
+    """This process among those of its torchrun, which wait so long for each other (None: as torch does).
+
+    Raises ValueError if `device` is not there.
+    """
     rank, world, local = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
@@ -57,7 +61,7 @@ def started(device: str) -> Iterator[Ranks]:
     if device == "cuda":
         torch.cuda.set_device(place)
     if world > 1:  # gloo beside nccl: checkpoints are gathered on the CPU while training goes on
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=patience)
     try:
         yield Ranks(rank, world, place)
     finally:

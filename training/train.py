@@ -50,8 +50,13 @@ from training.ranks import Ranks, spread, started  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
+MAX_SKIPPED_IN_A_ROW = 100  # steps; a few happen, and mixed precision has some at the start
 HEARD_ROWS = 12_000  # that a whitening is fitted to; with windows of 2 frames many are the same
 log = logging.getLogger("training")
+
+
+class Diverged(RuntimeError):
+    """The weights, or the losses of all batches, are not numbers any more; says which checkpoint was good."""
 
 
 class Trainer:
@@ -84,9 +89,10 @@ class Trainer:
         self.checkpoints = Checkpoints(run, settings.run.keep, ranks)
         self.validation = Validation.of(validated, settings, self.codec, ranks)
         self.stop_asked = False
+        self.skipped_in_a_row = 0
 
     def run(self) -> bool:
-        """Train to the last step; False if a signal stopped it earlier."""
+        """Train to the last step; False if a signal stopped it earlier. Raises Diverged."""
         state, wanted = self.state, self.settings.optimizer.steps
         resumed = self.checkpoints.load_newest(state)
         with Journal(self.run_folder, self.settings, self.cost, self.ranks, state, resumed) as journal:
@@ -97,7 +103,9 @@ class Trainer:
                 self._step(batches, journal)
                 if state.step % self.settings.run.validate_every == 0 or state.step == wanted:
                     self._validate(journal)
-                if state.step % self.settings.run.save_every == 0 and state.step < wanted:
+                if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+                    raise Diverged(self._last_good())
+                if state.step % self.settings.run.save_every == 0 and state.step < wanted and not self.skipped_in_a_row:
                     self._save()
             self._save()
             self.checkpoints.finish()
@@ -129,13 +137,24 @@ class Trainer:
         found = float(full(norm))
         if self.ranks.sum(0.0 if found < float("inf") else 1.0)[0] > 0:  # NaN is not below infinity either
             state.skipped += 1
+            self.skipped_in_a_row += 1
         else:
+            self.skipped_in_a_row = 0
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             optimizer.step()
             self._average()
         optimizer.zero_grad(set_to_none=True)
         return found
+
+    def _last_good(self) -> str:
+        self.checkpoints.finish()
+        found = self.checkpoints.found()
+        last = f"the last checkpoint from before is {found[-1]}" if found else "no checkpoint was saved before"
+        return (
+            f"{self.skipped_in_a_row} steps in a row had gradients that are not finite, and nothing will change that; "
+            f"{last}; try a lower optimizer.learning_rate or optimizer.clip_norm"
+        )
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then constant (section 4.1: fixed), then, off the paper, falling linearly to 0."""
@@ -276,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, trainer.ask_to_stop)
         try:
             done = trainer.run()
-        except DataError as error:
+        except (DataError, Diverged) as error:
             print(f"stopped at step {trainer.state.step}: {error}", file=sys.stderr)
             return 1
         if ranks.first and not done:

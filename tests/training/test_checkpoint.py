@@ -1,6 +1,11 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from pipelines import ROOT
 from tests.training.toys import make_base, make_network
 from training.checkpoint import Checkpoints, State, export
 from training.network import SayAnything
@@ -62,3 +67,49 @@ def test_averaged_weights_are_in_the_network_for_a_while_and_nothing_has_changed
         raise RuntimeError
     assert all(torch.equal(p, raw[name]) for name, p in state.network.named_parameters())
     assert all(torch.equal(value, averaged[name]) for name, value in state.averaged.items())
+
+
+SLOW_DISK = """
+import sys, time
+from pathlib import Path
+
+import torch.distributed as dist
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+from tests.training.test_checkpoint import make_state
+from training.checkpoint import Checkpoints
+from training.ranks import started
+
+write = FileSystemWriter.write_data
+
+def write_slowly(self, *given):
+    time.sleep(1 + dist.get_rank())
+    return write(self, *given)
+
+FileSystemWriter.write_data = write_slowly
+base, run = map(Path, sys.argv[1:])
+with started("cpu") as ranks:
+    state, checkpoints = make_state(base), Checkpoints(run, 3, ranks, beside_training=True)
+    for state.step in (1, 2):
+        checkpoints.save(state)
+        for _ in range(20):  # steps of training, and the barrier of an export
+            ranks.sum(1.0)
+            ranks.wait()
+    checkpoints.finish()
+"""
+
+
+def test_training_goes_on_and_meets_while_a_checkpoint_is_written_slowly(tmp_path):
+    make_base(tmp_path / "svd")
+    (tmp_path / "slow.py").write_text(SLOW_DISK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [str(tmp_path / name) for name in ("slow.py", "svd", "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(  # a hang is ended by the deadline
+        [*launcher, *words], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "step-00000001",
+        "step-00000002",
+    ]

@@ -53,3 +53,10 @@ def test_the_lip_mask_is_seen():
     other = picture.clone()
     other[:, 3] = 1 - other[:, 3]
     assert not torch.equal(guider(picture)[0], guider(other)[0])
+
+
+def test_widths_that_a_variant_cannot_follow_are_refused_when_it_is_built_and_not_in_its_first_step():
+    with pytest.raises(ValueError, match="64 channels above level 3 and 96 in it.*model.id_guider=text"):
+        IDGuider(channels=(32, 32, 64, 96), stem_strides=(1, 2, 2))
+    guider = IDGuider(channels=(32, 32, 64, 96), stem_strides=(1, 2, 2), **VARIANTS["text"])
+    assert guider(torch.randn(1, 4, 32, 32))[-1].shape[1] == 96

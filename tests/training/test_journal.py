@@ -1,7 +1,10 @@
 import json
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 
 from training.checkpoint import State
 from training.cost import Cost
-from training.journal import Journal
+from training.journal import Journal, start_wandb
 from training.listening import Estimate, Heard, Listening
 from training.ranks import Ranks
 from training.settings import TrainingSettings, load_settings
@@ -71,3 +74,14 @@ def test_a_network_that_does_not_listen_after_its_patience_is_warned_of(
 def test_a_network_that_listens_or_was_not_measured_is_not(tmp_path: Path, settings: TrainingSettings):
     for run, heard in (("a", LISTENS), ("b", None)):
         assert not any("warning" in line for line in validate(tmp_path / run, settings, [30, 40], heard))
+
+
+def test_runs_of_the_same_name_are_two_runs_of_wandb_and_a_continued_one_stays_itself(tmp_path, monkeypatch):
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: begun.append(given)))
+    settings = load_settings("embedded")
+    for folder in ("a/run", "b/run", "a/run"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        start_wandb(tmp_path / folder, settings)
+    first, second, again = (given["id"] for given in begun)
+    assert first == again != second

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pipelines import ROOT
 from tests.training.toys import make_base
-from training import train
+from training import objective, train
 
 SMALL = ["data.size=32", "data.frames=4", "optimizer.global_batch=4", "optimizer.micro_batch=2", "data.workers=0",
          "optimizer.warmup_steps=2", "run.threads=1", "run.validation_windows=2", "run.validation_steps=2",
@@ -135,6 +135,18 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped_and_counted(command, r
     lines = [json.loads(line) for line in (tmp_path / "run" / "train.log").read_text().splitlines()]
     assert [line["steps_skipped"] for line in lines if "steps_skipped" in line] == [1, 2]
     assert all(torch.isfinite(value).all() for value in exported(tmp_path / "run").values())
+
+
+def test_a_run_whose_weights_are_no_numbers_stops_and_names_the_last_good_checkpoint(
+    command, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "MAX_SKIPPED_IN_A_ROW", 3)
+    run(command(tmp_path / "run", "optimizer.steps=2"))
+    monkeypatch.setattr(train, "losses", lambda *given: objective.losses(*given) * torch.nan)
+    said = run(command(tmp_path / "run", "optimizer.steps=50", "run.save_every=1"), code=1)
+    assert "stopped at step 5: 3 steps in a row" in said
+    assert "step-00000002; try a lower optimizer.learning_rate" in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()][-1] == "step-00000002"
 
 
 def test_old_checkpoints_go_and_leftovers_of_a_killed_writer_do_no_harm(command, run, tmp_path):
