@@ -65,16 +65,16 @@ def plan(output: Path) -> list[Part]:
         return part(what, count * seconds / 180, "-m", "demo.corpus", "--output", folder, *CLOSE, *words)
 
     return [
-        part("draw 30 videos with known faults and merits", 5, "-m", "demo.corpus", "--output", described),
+        part("draw 30 videos with known faults and merits", 8, "-m", "demo.corpus", "--output", described),
         draw(train, TALKERS, TALKER_S, "train", TRAIN_SEED),
         draw(test, CLIPS, CLIP_S, "test", TEST_SEED),
         part("curate: raw video to shards, manifest and report", 5,
              "curation/run.py", *embedded, "--videos", described, train, "--output", curated),
         part("fit the codec and make the base", 0.5, "-m", "demo.base", "--data", curated, "--output", base),
-        part(f"train the speaker, {ranks} processes", 17,
+        part(f"train the speaker, {ranks} processes", 23,
              *torchrun, "training/train.py", *embedded, "--data", curated, "--output", run,
              "--set", f"model.base={base}"),
-        part("let a talker speak a sentence that was never trained on", 0.3,
+        part("let a talker speak a sentence that was never trained on", 0.5,
              "training/generate.py", "--checkpoint", run, "--video", shown, "--audio", heard, "--output", str(made),
              makes=made, of=trained),
         part("put source and generated side by side", 0.1,
