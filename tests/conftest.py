@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hypothesis import settings
 import models  # noqa: F401  (keeps ONNX Runtime's telemetry off, whichever test imports it first)
 from tests.talkers import corpus, run_curation
 
+# Ctrl-C is ignored by what a shell starts in the background, and by all that this starts: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("suite", deadline=None)  # how long an example takes depends on what else the machine does
 settings.load_profile("suite")
 

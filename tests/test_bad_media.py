@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import yaml
 
 from curation.clip import Clip
 from curation.filters.audible import Audible
@@ -36,6 +37,7 @@ from curation.verify.command import verify
 from manifests.summary import write_summary
 from manifests.writer import check_partition, write_manifests
 from media.probe import Limits
+from pipelines import recipe_hash
 from shards.packer import pack
 from shards.sample import AUDIO, BOXES, JSON, VIDEO
 from tests.clips import track_of
@@ -428,7 +430,7 @@ def test_a_file_ends_in_the_rows_it_should_have_and_no_other_is_opened(
     assert tuple(clip["reason"] for clip in found.clips) == case.reasons, found.source["detail"]
     frames = found.clips[-1]["end_frame"]
     assert frames in case.frames if isinstance(case.frames, range) else frames == case.frames
-    assert [clip["key"] for clip in found.clips if clip["kept"]] == found.sampled
+    assert [clip["key"] for clip in found.clips if clip["kept"]] == list(found.sampled)
 
 
 HLS_OPTIONS = {"allowed_extensions": "ALL", "extension_picky": "0"}
@@ -478,5 +480,7 @@ def test_all_of_it_makes_an_output_that_verifies(output: Path, results: dict[str
     scores, reasons = collect_meanings(STAGES)
     write_manifests(output, clips, [found.source for found in everything], scores=scores, reasons=reasons)
     write_summary(output)
+    deciding = {"profile": {}, "score_only": False, "weights": {}, "code": ""}
+    (output / "recipe.yaml").write_text(yaml.safe_dump({**deciding, "hash": recipe_hash(deciding)}))
     assert verify(output) == []
     assert (len(everything), len(index)) == (len(CASES), 43)

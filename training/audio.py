@@ -81,9 +81,11 @@ def window_rows(window_frames: int) -> int:
     return WHISPER_ROWS_PER_FRAME * (2 * window_frames + 1)
 
 
-def token_width(dim: int, window_frames: int, numbers: int = 0, joined: bool = False) -> int:
-    """Numbers of a token of `AudioTokens` with these arguments."""
-    return (numbers or dim) * (window_rows(window_frames) if joined else 1)
+def token_width(layers: int, dim: int, window_frames: int, numbers: int = 0, joined: bool = False) -> int:
+    """Numbers of a token of `AudioTokens` with these arguments; `layers` are those that it uses."""
+    if not joined:
+        return numbers or dim
+    return (numbers or layers * dim) * window_rows(window_frames)
 
 
 class Whitening(nn.Module):

@@ -7,6 +7,7 @@ torch.distributed.checkpoint keeps its table of contents as a pickle: resume onl
 meant to be passed on is the export.
 """
 
+import hashlib
 import re
 import shutil
 import warnings
@@ -177,6 +178,22 @@ def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks
         temporary.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     ranks.wait()
+
+
+def export_of(checkpoint: Path) -> Path:
+    """The exported model of a run, or the folder itself. Raises ValueError if it is neither."""
+    folder = checkpoint / "export" if (checkpoint / "export").is_dir() else checkpoint
+    if not (folder / SETTINGS).is_file():
+        raise ValueError(f"{checkpoint}: neither a training run nor an exported model ({SETTINGS} is missing)")
+    return folder
+
+
+def sha256_of(checkpoint: Path) -> str:
+    """Of the exported weights, all parts together."""
+    digest = hashlib.sha256()
+    for file in sorted(export_of(checkpoint).rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def full(value: Tensor) -> Tensor:

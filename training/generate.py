@@ -44,7 +44,7 @@ from media.writer import VideoWriter  # noqa: E402
 from models.whisper_features import WhisperFeatures  # noqa: E402
 from training import watermark  # noqa: E402
 from training.batch import drawn  # noqa: E402
-from training.checkpoint import SETTINGS  # noqa: E402
+from training.checkpoint import SETTINGS, export_of  # noqa: E402
 from training.composite import Crop, paste, union  # noqa: E402
 from training.faces import FaceFinder, FollowedFace  # noqa: E402
 from training.latents import LatentCodec, concatenated_and_identity, window_starts  # noqa: E402
@@ -89,9 +89,7 @@ class Generator:
     """A checkpoint and the networks around it, loaded once for any number of videos."""
 
     def __init__(self, checkpoint: Path, device: torch.device, base: Path | None = None) -> None:
-        folder = checkpoint / "export" if (checkpoint / "export").is_dir() else checkpoint
-        if not (folder / SETTINGS).is_file():
-            raise ValueError(f"{checkpoint}: neither a training run nor an exported model ({SETTINGS} is missing)")
+        folder = export_of(checkpoint)
         settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
         if "curated" not in settings:
             raise ValueError(

@@ -43,8 +43,8 @@ class IDGuider(ModelMixin, ConfigMixin):
         super().__init__()
         self.stem = Stem(in_channels, channels[0], stem_strides, stem_channels)
         before = (channels[0], *channels[:-1])
-        for level, count in enumerate(layers):
-            if not count and before[level] != channels[level]:
+        for level in range(len(channels)):
+            if not layers[level] and before[level] != channels[level]:
                 raise ValueError(
                     f"the UNet has {before[level]} channels above level {level} and {channels[level]} in it, and this "
                     "ID-Guider has no block there to change them: --set model.id_guider=text"

@@ -107,7 +107,10 @@ def build(base: Path, settings: ModelSettings, audio: AudioShape, vae_factor: in
     Raises ValueError if the folder has no UNet or one that does not fit.
     """
     config, weights = svd_unet(base)
-    width = token_width(audio.dim, audio.window_frames, settings.audio_numbers, settings.audio_joined)
+    if settings.audio_numbers > audio.layers * audio.dim:
+        raise ValueError(f"model.audio_numbers {settings.audio_numbers}: a Whisper row has {audio.layers * audio.dim}")
+    used = audio.layers if settings.audio_layers == "all" else 1
+    width = token_width(used, audio.dim, audio.window_frames, settings.audio_numbers, settings.audio_joined)
     unet = from_svd(config, weights, width, settings.audio_in_mid, settings.norm_groups)
     latents = settings.fusion == "vae_feature"
     guider = IDGuider(

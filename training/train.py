@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's own folder
@@ -38,13 +39,13 @@ from command import parser_of  # noqa: E402
 from storage.atomic_write import atomic_write  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
-from training.checkpoint import SETTINGS, Checkpoints, State, export, full  # noqa: E402
+from training.checkpoint import SETTINGS, Checkpoints, State, export, export_of, full, sha256_of  # noqa: E402
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
 from training.curated import Curated, read_curated  # noqa: E402
 from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
 from training.journal import Journal  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
-from training.network import AudioShape, SayAnything, build  # noqa: E402
+from training.network import PARTS, AudioShape, SayAnything, build, given  # noqa: E402
 from training.objective import losses, prepare  # noqa: E402
 from training.ranks import Ranks, spread, started  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
@@ -63,8 +64,15 @@ class Trainer:
     """One run on one rank. Reads top to bottom: what is built, the loop, one step, what happens beside it."""
 
     def __init__(
-        self, recipe: dict[str, dict], settings: TrainingSettings, data: Dataset, run: Path, ranks: Ranks
+        self,
+        recipe: dict[str, dict],
+        settings: TrainingSettings,
+        data: Dataset,
+        run: Path,
+        ranks: Ranks,
+        init: SayAnything | None = None,
     ) -> None:
+        """`init` is a trained network to begin with, instead of the base."""
         self.recipe, self.settings, self.data, self.run_folder, self.ranks = recipe, settings, data, run, ranks
         self.micro_batch = min(settings.optimizer.micro_batch, settings.optimizer.global_batch // ranks.world)
         self.rounds, rest = divmod(settings.optimizer.global_batch, max(self.micro_batch * ranks.world, 1))
@@ -77,7 +85,9 @@ class Trainer:
         validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
         if isinstance(data, Indexed) and settings.data.cache != "none":
             data.cache = cached(data, settings, run, self.codec, ranks)
-        if settings.model.audio_numbers:
+        if init is not None:
+            take_weights(self.network, init)
+        elif settings.model.audio_numbers:
             self.network.audio.fit(heard_rows(data))
         if settings.run.checkpointing:
             self.network.unet.enable_gradient_checkpointing()
@@ -223,6 +233,23 @@ def models(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> tuple[Lat
     return codec, network.to(ranks.device)
 
 
+def take_weights(network: SayAnything, trained: SayAnything) -> None:
+    """Begin with a trained network's weights. Raises ValueError if it is not of the same kind."""
+    for part in PARTS:
+        here, there = (listed(given(getattr(each, part).config)) for each in (network, trained))
+        other = [f"{name}: {there.get(name)} -> {value}" for name, value in here.items() if value != there.get(name)]
+        if other:
+            raise ValueError(
+                f"--init: its {part} has other settings ({'; '.join(other)}); use the same model and sizes"
+            )
+    network.load_state_dict(trained.state_dict())
+
+
+def listed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it comes out of a file: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
+
+
 def heard_rows(data: Dataset) -> torch.Tensor:
     """Whisper rows of the first windows of the training order, [N, layers, dim]: the same on every rank."""
     found, count = [], 0
@@ -281,12 +308,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 torch.set_num_threads(settings.run.threads)
             data = open_data(options.data, settings.data, settings.mask)
             recipe = decisive(options.profile, settings, read_curated(options.data, options.profile))
+            if options.init is not None:
+                recipe["init"] = {"sha256": sha256_of(options.init)}
             check_recipe(options.run, recipe)
             if options.dry_run:
                 if ranks.first:
                     print(forecast(settings, data, ranks))
                 return 0
-            trainer = Trainer(recipe, settings, data, options.run, ranks)
+            init = None if options.init is None else SayAnything.load(export_of(options.init))
+            trainer = Trainer(recipe, settings, data, options.run, ranks, init)
             write_recipe(options.run, recipe, ranks)
         except (ValueError, OSError) as error:  # ProfileError, DataError, a base that is not there, a full disk
             print(f"refused: {error}", file=sys.stderr)
@@ -320,6 +350,12 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="GROUP.SETTING=VALUE",
         help="change one setting, such as optimizer.learning_rate=1.0e-5",
+    )
+    found.add_argument(
+        "--init",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="begin with the weights of this run or export (same model, same base) instead of the base's",
     )
     found.add_argument("--dry-run", action="store_true", help="say what would be trained, how large and how long; stop")
     return found

@@ -58,13 +58,14 @@ def test_whitened_numbers_are_equally_large_and_not_correlated_and_stay_so_when_
     assert by_row.detach().std(dim=(0, 1, 2))[:7].max() < 0.5, "a LayerNorm leaves the others small"
 
 
+@pytest.mark.parametrize("use", ["all", "last"])
 @pytest.mark.parametrize("numbers", [0, 5])
-def test_a_joined_window_is_one_token_that_holds_all_the_rows(numbers: int):
+def test_a_joined_window_is_one_token_that_holds_all_the_rows(numbers: int, use: str):
     rows = rows_of(6, 2)
-    shape = {"layers": 3, "dim": 8, "window_frames": 2, "use": "last", "numbers": numbers}
+    shape = {"layers": 3, "dim": 8, "window_frames": 2, "use": use, "numbers": numbers}
     torch.manual_seed(0)
     apart = AudioTokens(**shape)  # pyright: ignore[reportArgumentType]
     joined = AudioTokens(**shape, joined=True)  # pyright: ignore[reportArgumentType]
     joined.load_state_dict(apart.state_dict())
-    assert joined(rows).shape == (1, 6, 1, token_width(8, 2, numbers, joined=True))
+    assert joined(rows).shape == (1, 6, 1, token_width(3 if use == "all" else 1, 8, 2, numbers, joined=True))
     assert torch.equal(joined(rows)[:, :, 0], apart(rows).flatten(2))

@@ -13,13 +13,13 @@ from tests.training.squares import DIM, SIDE, write_squares
 from tests.training.toys import toy_vae
 from training import train
 from training.data import Dataset, loader, open_data
+from training.denoiser import weighted_mean
 from training.latents import LatentCodec
 from training.listening import (
     Estimate,
     Heard,
     Listening,
     PairedWindows,
-    mean_inside,
     shifted,
     summarize,
 )
@@ -219,7 +219,7 @@ def test_the_mean_is_taken_under_the_mask() -> None:
     values, mask = torch.zeros(2, 1, 2, 2, 2), torch.zeros(2, 1, 1, 2, 2)
     values[0, 0, :, 0, 0], mask[0, 0, 0, 0] = 4.0, 1.0  # one of two places, in both channels
     values[1] = 7.0
-    assert mean_inside(values, mask).tolist() == [2.0, 0.0]
+    assert weighted_mean(values, mask).tolist() == [2.0, 0.0]
 
 
 def test_frames_are_shifted_so_that_what_lay_further_right_and_down_comes_here() -> None:

@@ -19,7 +19,7 @@ from training import objective, train
 SMALL = ["data.size=32", "data.frames=4", "optimizer.global_batch=4", "optimizer.micro_batch=2", "data.workers=0",
          "optimizer.warmup_steps=2", "run.threads=1", "run.validation_windows=2", "run.validation_steps=2",
          "run.validate_every=100", "run.save_every=2", "run.log_every=1", "data.cache=none",
-         "data.validation_share=0.0", "optimizer.decay_share=0.0"]  # fmt: skip
+         "data.validation_share=0.0", "optimizer.decay_share=0.0", "model.audio_numbers=0"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +149,32 @@ def test_a_run_whose_weights_are_no_numbers_stops_and_names_the_last_good_checkp
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()][-1] == "step-00000002"
 
 
+def test_a_run_may_begin_with_the_weights_of_another_and_ignores_them_when_it_is_continued(command, run, tmp_path):
+    run(command(tmp_path / "first", "optimizer.steps=3", "optimizer.learning_rate=0.01"))
+    init = ("--init", str(tmp_path / "first"))
+    run(command(tmp_path / "second", "optimizer.steps=1", "optimizer.learning_rate=0.0", options=init))
+    before, after = exported(tmp_path / "first"), exported(tmp_path / "second")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    run(command(tmp_path / "plain", "optimizer.steps=1", "optimizer.learning_rate=0.0"))
+    assert any(not torch.equal(before[name], value) for name, value in exported(tmp_path / "plain").items())
+    run(command(tmp_path / "second", "optimizer.steps=2", "optimizer.learning_rate=0.0"))
+    run(command(tmp_path / "third", "optimizer.steps=3", "optimizer.learning_rate=0.02"))
+    said = run(command(tmp_path / "second", "optimizer.steps=3", "optimizer.learning_rate=0.0",
+                       options=("--init", str(tmp_path / "third"))), code=2)  # fmt: skip
+    assert "begun with other settings (init.sha256" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--init", "/nowhere"], "neither a training run nor an exported model"),
+     (["--init", "FIRST", "--set", "model.audio_joined=false"], "its unet has other settings (cross_attention_dim")],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(command, run, tmp_path, words, message):
+    run(command(tmp_path / "first", "optimizer.steps=1"))
+    options = tuple(str(tmp_path / "first") if word == "FIRST" else word for word in words)
+    assert message in run(command(tmp_path / "second", "optimizer.steps=1", options=options), code=2)
+
+
 def test_old_checkpoints_go_and_leftovers_of_a_killed_writer_do_no_harm(command, run, tmp_path):
     leftover = tmp_path / "run" / "checkpoints" / ".tmp-step-00000004"
     leftover.mkdir(parents=True)
@@ -178,8 +204,8 @@ def test_what_cannot_work_is_refused_with_what_to_do(command, run, tmp_path):
 
 def test_a_run_is_not_continued_with_other_settings(command, run, tmp_path):
     run(command(tmp_path / "run", "optimizer.steps=1"))
-    other = command(tmp_path / "run", "optimizer.steps=2", "optimizer.learning_rate=3.0e-3")
-    assert "optimizer.learning_rate: 0.002 -> 0.003" in run(other, code=2)
+    other = command(tmp_path / "run", "optimizer.steps=2", "optimizer.learning_rate=4.0e-3")
+    assert "optimizer.learning_rate: 0.003 -> 0.004" in run(other, code=2)
     saved = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
     assert saved["optimizer"]["global_batch"] == 4
 
