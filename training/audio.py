@@ -100,9 +100,9 @@ class Whitening(nn.Module):
 
     def __init__(self, size: int, numbers: int) -> None:
         super().__init__()
-        fixed = {"mean": torch.zeros(size), "std": torch.ones(size), "directions": torch.zeros(size, numbers)}
-        for name, value in fixed.items():
-            setattr(self, name, nn.Parameter(value, requires_grad=False))
+        self.mean = nn.Parameter(torch.zeros(size), requires_grad=False)
+        self.std = nn.Parameter(torch.ones(size), requires_grad=False)
+        self.directions = nn.Parameter(torch.zeros(size, numbers), requires_grad=False)
 
     @torch.no_grad()
     def fit(self, rows: Tensor) -> None:

@@ -115,7 +115,8 @@ class Checkpoints:
         self.ranks.wait()
         content = state.as_dict()
         if self._group is not None:
-            self._writing = (target, async_save(content, checkpoint_id=temporary, process_group=self._group))
+            found = async_save(content, checkpoint_id=temporary, process_group=self._group)  # pyright: ignore
+            self._writing = (target, found)
             return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
