@@ -48,6 +48,7 @@ from torch.utils.data import DataLoader
 from benchmarks.result import write_json
 from clock import FPS
 from media.encode import decode_mp4
+from models.mask import MaskSettings
 from shards.index import read_index
 from shards.member import read_rows
 from shards.reader import read_member
@@ -55,7 +56,7 @@ from shards.sample import VIDEO, WHISPER, decode_npy
 from training.batch import Batch
 from training.data import Indexed, loader, open_data, unchanged
 from training.order import Place
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 from training.window import place_with_face
 
 ROOT = Path(__file__).resolve().parents[1]

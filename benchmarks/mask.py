@@ -21,11 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from media.encode import decode_mp4
 from media.geometry import smooth
+from models.mask import HEAD, POINTS, MaskSettings, look_ahead, mask_boxes, median_face
 from shards.index import read_index
 from shards.reader import read_sample
 from shards.sample import BOXES, LANDMARKS, VIDEO, Sample, decode_npy
-from training.mask import HEAD, POINTS, look_ahead, mask_boxes, median_face
-from training.settings import MaskSettings
 
 CHIN = [POINTS.index(p) for p in (400, 377, 152, 148, 176)]
 LIPS = list(range(40))

@@ -25,7 +25,7 @@ from media.frames import scan  # noqa: E402
 from media.geometry import centres, sides, smooth  # noqa: E402
 from media.probe import probe  # noqa: E402
 from models.yolo_face import YoloFace  # noqa: E402
-from training.measures import find_faces, psnr  # noqa: E402
+from training.evaluation.metrics import find_faces, psnr  # noqa: E402
 from training.watermark import detect, embed  # noqa: E402
 
 PAYLOAD = 37

@@ -7,6 +7,7 @@ whisper_features  what is spoken, 50 rows per second
 hyperiqa, niqe    how good a picture is, as people see it; and without learned opinions
 syncnet           whether lips and sound fit, by the published network
 mouth             what the mouth does, in numbers, from landmarks
+mask              the rectangle around the mouth that training and generation hide (section 3.2)
 lip_probe         whether lips and sound fit, by a small regression; lip_probe_fit fits it on clips
 
 A constructor takes the weight file (see weights.py) and, where it can use one, a device. All run on one thread of the

@@ -34,7 +34,6 @@ ROOMS: dict[str, set[str]] = {  # room -> the rooms that it may import: those ab
         "training",
     },
 }
-EXCEPTIONS = {"curation/review/pictures.py": {"training"}}  # draws the mask that training puts over a face
 
 
 def files(room: str) -> list[Path]:
@@ -67,13 +66,7 @@ def test_a_room_imports_only_rooms_below_it(room: str) -> None:
     assert ROOMS[room] <= set(names[: names.index(room)])
     assert files(room)
     for path in files(room):
-        allowed = ROOMS[room] | EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), set())
-        assert rooms_of(path) - {room} <= allowed, path
-
-
-def test_the_exceptions_are_needed() -> None:
-    for name, rooms in EXCEPTIONS.items():
-        assert rooms <= rooms_of(ROOT / name), name
+        assert rooms_of(path) - {room} <= ROOMS[room], path
 
 
 def test_no_module_imports_itself_over_others() -> None:
@@ -110,7 +103,9 @@ def test_models_are_imported_when_a_stage_runs_not_before() -> None:
     """`pipelines` imports every stage that a profile names to check its settings: that must take no second."""
     for path in files("curation"):
         module_level = {module for module, top in imported(path) if top and module.startswith("models")}
-        assert module_level <= {"models.lip_probe", "models.lip_probe_fit", "models.mouth"}, path  # numpy only
+        assert module_level <= {"models.lip_probe", "models.lip_probe_fit", "models.mask", "models.mouth"}, (
+            path
+        )  # numpy only
 
 
 def test_stages_know_nothing_of_the_run() -> None:

@@ -1,7 +1,8 @@
 """Shards -> a model -> a lip-synced video: the second half. Meets the first (`curation`) only in shard and manifest.
 
-To follow the paper, read mask (section 3.2), id_guider (3.3), audio (3.4), unet, network (3.5), denoiser (equations 2
-to 5), objective, then data and train; sampler and generate are appendix B.
+To follow the paper, read models/mask (section 3.2), id_guider (3.3), audio (3.4), unet, network (3.5), denoiser
+(equations 2 to 5), loss, then data and train; sampler and generate are appendix B.
+evaluation/ measures what was generated.
 """
 
 import logging

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from training.mask import inside
+from models.mask import inside
 
 
 @dataclass(frozen=True)

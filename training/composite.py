@@ -19,8 +19,8 @@ import numpy as np
 
 from media.frames import Picture, Planes
 from media.geometry import gaussian
+from models.mask import draw
 from training import watermark
-from training.mask import draw
 
 Item = TypeVar("Item")
 

@@ -41,6 +41,13 @@ def read_curated(data: Path, profile: str) -> Curated:
     return newest
 
 
+def curated_in(settings: Mapping[str, Any], checkpoint: Path) -> Curated:
+    """Return the deciding settings in the `settings.yaml` of a checkpoint. Raises ValueError if they are not there."""
+    if "curated" not in settings:
+        raise ValueError(f"{checkpoint}: does not say how its faces were cut; it comes from older code: train again")
+    return settings["curated"]
+
+
 def read_recipe(file: Path) -> Curated:
     try:
         stages = yaml.safe_load(file.read_text(encoding="utf-8"))["profile"]["stages"]

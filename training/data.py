@@ -25,6 +25,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from clock import WHISPER_ROWS_PER_FRAME
+from models.mask import MaskSettings
 from shards.index import INDEX_NAME, offset_column, read_index, size_column
 from shards.member import NPY_HEADER_BYTES, OpenSample, read_rows
 from shards.reader import ShardError, walk
@@ -32,7 +33,7 @@ from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, npy_header
 from training.batch import Batch
 from training.cache import Cache
 from training.order import Place, SampleOrder, micro_batches
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 from training.stream import Stream
 from training.window import StoredClip, empty, fill, windows_of
 

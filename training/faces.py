@@ -15,11 +15,10 @@ from media.frames import GridReader, read_crops, scan
 from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
 from models.face_landmarks import FaceLandmarks
+from models.mask import POINTS, MaskSettings, bridged, mask_boxes, median_face, shown_squares
 from models.yolo_face import YoloFace
 from training.curated import Curated
-from training.mask import POINTS, bridged, mask_boxes, median_face, shown_squares
 from training.plan import runs
-from training.settings import MaskSettings
 
 AT_ONCE = 64  # crops in memory
 

@@ -41,18 +41,20 @@ from media.audio import AudioTrack, read_sound  # noqa: E402
 from media.frames import GridReader, Picture, Planes, read_pictures  # noqa: E402
 from media.probe import Probe, probe  # noqa: E402
 from media.writer import VideoWriter  # noqa: E402
+from models.mask import MaskSettings  # noqa: E402
 from models.whisper_features import WhisperFeatures  # noqa: E402
 from training import watermark  # noqa: E402
 from training.batch import drawn  # noqa: E402
 from training.checkpoint import SETTINGS, export_of  # noqa: E402
 from training.composite import Crop, paste, union  # noqa: E402
+from training.curated import curated_in  # noqa: E402
 from training.faces import FaceFinder, FollowedFace  # noqa: E402
 from training.latents import LatentCodec, concatenated_and_identity, window_starts  # noqa: E402
 from training.network import SayAnything  # noqa: E402
 from training.plan import CHUNK_FRAMES, Run, Segments, chunks, runs, source_frames  # noqa: E402
 from training.ranks import started  # noqa: E402
 from training.sampler import SAMPLERS, Denoise, guided, karras_sigmas  # noqa: E402
-from training.settings import MaskSettings, SamplingSettings  # noqa: E402
+from training.settings import SamplingSettings  # noqa: E402
 from training.validation import autocast, to_uint8  # noqa: E402
 
 AT_ONCE = 16  # untouched pictures in memory
@@ -91,10 +93,7 @@ class Generator:
     def __init__(self, checkpoint: Path, device: torch.device, base: Path | None = None) -> None:
         folder = export_of(checkpoint)
         settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-        if "curated" not in settings:
-            raise ValueError(
-                f"{checkpoint}: does not say how its faces were cut; it comes from older code: train again"
-            )
+        curated = curated_in(settings, checkpoint)
         self.device, self.fusion = device, settings["model"]["fusion"]
         self.precision = "bf16" if device.type == "cuda" else "fp32"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -106,8 +105,8 @@ class Generator:
         self.sampling = SamplingSettings(**settings.get("sampling", {}))
         self.segments = Segments.of(settings["data"]["frames"])
         self.region: Region = self.mask.crop
-        self.faces = FaceFinder(settings["curated"], str(device))
-        whisper = settings["curated"]["steps/whisper"]["weights"]
+        self.faces = FaceFinder(curated, str(device))
+        whisper = curated["steps/whisper"]["weights"]
         self.whisper = WhisperFeatures(weights.require(whisper)[whisper], str(device))
 
     @torch.no_grad()

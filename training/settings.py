@@ -8,24 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.mask import MaskSettings
 from pipelines import PIPELINES, load_section
 
 Fusion = Literal["paper", "video_fusion", "vae_feature"]
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """The adaptive mask of section 3.2. Sizes are shares of the face box's height (benchmarks/mask.py)."""
-
-    kind: Literal["adaptive", "fixed"] = "adaptive"  # "fixed": Table 3, "w/o Mask", the larger lower half of the face
-    alpha: float = 0.75  # equation 6
-    max_gap_frames: int = 8  # appendix A
-    up: float = 0.20  # from the corners of the mouth; lips reach .20
-    down: float = 0.36  # chins reach .33
-    side: float = 0.28  # lips reach .26
-    # What the network sees: the whole picture of the shards (the paper), or, off the paper, a square around the mask
-    crop: Literal["face", "mouth"] = "face"
-    crop_side: float = 0.84  # of that square: the mask fills two thirds of its side
 
 
 @dataclass(frozen=True)

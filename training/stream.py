@@ -20,10 +20,11 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from models.mask import MaskSettings
 from shards.reader import ShardError
 from shards.sample import BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, problems
 from training.batch import Batch
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 from training.window import StoredClip, empty, fill, windows_of
 
 POOL_CLIPS = 32

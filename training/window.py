@@ -20,11 +20,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from clock import FPS, WHISPER_ROWS_PER_FRAME
 from media.frames import planes_of
 from media.geometry import within
+from models.mask import MaskSettings, context_frames, mask_boxes, median_face, shown_squares
 from shards.member import read_rows
 from shards.reader import ShardError
 from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER
-from training.mask import context_frames, mask_boxes, median_face, shown_squares
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 
 TRIES = 8  # places tried in a clip for one where the landmarker found a face
 READ_AHEAD_BYTES = 8192  # a window needs some 70 kB of a clip; with ffmpeg's default of 32768 it reads 150, so 100

@@ -21,11 +21,10 @@ from media.encode import decode_flac, decode_mp4, encode_mp4
 from media.errors import MediaError
 from media.frames import scan
 from media.probe import probe
+from models.mask import POINTS, MaskSettings, mask_boxes, median_face
 from shards.index import INDEX_NAME, read_index
 from shards.reader import ShardError, extents, read_extent, read_sample
 from shards.sample import AUDIO, BOXES, LANDMARKS, VIDEO, Sample, decode_npy
-from training.mask import POINTS, mask_boxes, median_face
-from training.settings import MaskSettings
 
 PREVIEW_FRAMES = 50
 EVERY = 2  # frames of the source to one of the preview

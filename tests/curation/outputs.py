@@ -14,11 +14,11 @@ from curation.margin import cut_to_clip
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
 from media.encode import encode_flac, encode_mp4
+from models.mask import CORNERS, POINTS
 from shards.packer import pack
 from shards.sample import Sample, encode_json, encode_npy
 from shards.writer import write_tar
 from tests.videos import Pictures, Sound, numbered, tone, write_video
-from training.mask import CORNERS, POINTS
 
 MARGIN = 3
 PX = 64

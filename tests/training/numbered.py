@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from media.encode import encode_mp4
+from models.mask import CORNERS, HEAD, POINTS
 from shards.index import read_index
 from shards.packer import pack
 from shards.sample import BOXES, JSON, LANDMARKS, MEMBERS, VIDEO, WHISPER, Sample, encode_json, encode_npy
 from shards.writer import write_tar
-from training.mask import CORNERS, HEAD, POINTS
 
 SIDE, CELL = 64, 16  # a picture is 4 x 4 black or white cells: 8 bits of its frame number, 8 of its clip
 LAYERS, DIM = 2, 3

@@ -5,8 +5,8 @@ import numpy as np
 import torch
 
 from media.encode import decode_mp4, encode_mp4
+from models.mask import draw
 from training.batch import Batch, drawn, rgb
-from training.mask import draw
 
 
 def painted(frames: int, side: int) -> np.ndarray:

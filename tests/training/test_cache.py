@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.mask import MaskSettings
 from shards.index import INDEX, INDEX_NAME, MEANINGS, read_index
 from storage.table import write_table
 from tests.training.numbered import SIDE, damage, numbers_in, write_shards
@@ -17,7 +18,7 @@ from training.latents import LatentCodec
 from training.linear_codec import LinearCodec
 from training.objective import prepare
 from training.ranks import Ranks
-from training.settings import DataSettings, MaskSettings, NoiseSettings
+from training.settings import DataSettings, NoiseSettings
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 CLIPS = [("a", 40), ("a", 30), ("b", 60)]

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
+from models.mask import MaskSettings, mask_boxes, median_face
 from shards.index import read_index, write_index
 from shards.sample import decode_npy
 from tests.training.conftest import CLIPS
 from tests.training.numbered import DIM, LAYERS, SIDE, damage, face, number_of, numbers_in, write_shards
 from training.batch import Batch
 from training.data import DataError, Dataset, OfSource, held_out_sources, loader, open_data
-from training.mask import mask_boxes, median_face
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 
 T = 16
 SETTINGS = DataSettings(size=SIDE, workers=0, max_bad_share=1.0)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 
+from models.mask import MaskSettings
 from tests.training.squares import DIM, SIDE, write_squares
 from tests.training.toys import toy_vae
 from training import train
@@ -25,7 +26,7 @@ from training.listening import (
 )
 from training.network import AudioShape, SayAnything, build
 from training.ranks import Ranks
-from training.settings import DataSettings, MaskSettings, TrainingSettings, load_settings
+from training.settings import DataSettings, TrainingSettings, load_settings
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SETTINGS = ["data.frames=2", "data.size=32", "data.workers=0", "data.validation_share=0.25", "run.threads=1",

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.mask import MaskSettings
 from shards.index import INDEX_NAME, read_index
 from shards.reader import ShardError
 from tests.training.conftest import CLIPS
 from tests.training.numbered import DIM, LAYERS, SIDE, damage, number_of, numbers_in
 from training.batch import Batch
 from training.data import DataError, held_out_sources, loader, open_data
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 from training.stream import Stream, mixed
 
 SETTINGS = DataSettings(size=SIDE, workers=0, max_bad_share=1.0, mode="stream")

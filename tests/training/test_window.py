@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from media.encode import encode_mp4
+from models.mask import MaskSettings
 from shards.reader import ShardError
 from shards.sample import VIDEO, Sample
 from tests.training.numbered import DIM, LAYERS, SIDE, numbered_sample, numbers_in
-from training.settings import DataSettings, MaskSettings
+from training.settings import DataSettings
 from training.stream import Loaded
 from training.window import StoredClip, decode, empty, fill, opened_video, windows_of
 

@@ -1,7 +1,7 @@
 """One generated video beside its reference, a few frames at a time -> the numbers of the video, and the features of its
 pictures for the distances that need all videos.
 
-A measure is told of a video with `begin`, sees its frames with `add` and is asked with `result`.
+As in torchmetrics a metric has `reset` (before a video), `update` (with some of its frames) and `compute`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,21 +21,18 @@ from media.audio import Samples, read_audio
 from media.frames import scan
 from media.geometry import fill_gaps, squares
 from media.probe import Probe, probe
-from training.frechet import Features
+from training.evaluation.frechet import Features
 
 if TYPE_CHECKING:
     from models.face_landmarks import FaceLandmarks
-    from models.i3d import I3D
-    from models.inception import Inception
     from models.lip_probe import LipProbe
-    from models.lpips import Lpips
     from models.syncnet import SyncNet
     from models.whisper_features import WhisperFeatures
     from models.yolo_face import YoloFace
+    from training.evaluation.i3d import I3D
+    from training.evaluation.inception import Inception
+    from training.evaluation.lpips import Lpips
 
-SIZE = 320  # paper, section 4.1
-EXPANSION = 1.7  # steps/crop: what the model sees
-SMOOTH_FRAMES = 5.0  # the same
 DETECTOR_PX = 480  # benchmarks/README.md: no face missed
 CHUNK = 16  # frames of both videos: 200 MB at 1080p
 CLIP_FRAMES = 16
@@ -61,6 +58,7 @@ class Chunk:
     boxes: np.ndarray | None
     sync_boxes: np.ndarray | None
     whole: bool  # compare frames, not faces
+    size: int = 0  # pixels to which faces are scaled
 
     def __len__(self) -> int:
         return len(self.frames[REFERENCE])
@@ -72,10 +70,11 @@ class Chunk:
 
     @cached_property
     def faces(self) -> dict[str, np.ndarray]:
-        """The squares around the face: [N, 320, 320, 3] per side."""
+        """The squares around the face: [N, size, size, 3] per side."""
         assert self.boxes is not None
         return {
-            side: np.stack([cut(f, b) for f, b in zip(fs, self.boxes, strict=True)]) for side, fs in self.frames.items()
+            side: np.stack([cut(f, b, self.size) for f, b in zip(fs, self.boxes, strict=True)])
+            for side, fs in self.frames.items()
         }
 
     @cached_property
@@ -89,18 +88,28 @@ class Chunk:
         }
 
 
-class Measure(Protocol):
+class Metric(Protocol):
     """Numbers of one video after another."""
 
-    def begin(self, video: int, sounds: Sounds) -> None: ...
-    def add(self, chunk: Chunk) -> None: ...
-    def result(self) -> Row: ...
+    def reset(self, video: int, sounds: Sounds) -> None: ...
+    def update(self, chunk: Chunk) -> None: ...
+    def compute(self) -> Row: ...
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """How curation cut faces out: the settings of `steps/crop` of the same names."""
+
+    size: int  # pixels
+    expansion: float
+    smooth_frames: float
 
 
 @dataclass(frozen=True)
 class Settings:
     """How two videos are compared."""
 
+    crop: FaceCrop
     whole: bool = False  # frames instead of faces
     length_tolerance: int = 2  # frames of 25 fps
 
@@ -108,38 +117,38 @@ class Settings:
 def measure(
     paths: dict[str, Path],
     video: int,
-    measures: Sequence[Measure],
+    metrics: Sequence[Metric],
     detector: "YoloFace | None",
     settings: Settings,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Row:
-    """The numbers of the video of each side; `advance` hears how many frames are done, of how many.
+    """Return the numbers of the video of each side; `advance` is called with how many frames are done, of how many.
 
     Raises ValueError (MediaError among it) if the two cannot be compared: sizes, lengths, no face, no sound.
     """
     probes = {side: probe(path) for side, path in paths.items()}
-    check(paths, probes, settings.length_tolerance)
+    check_comparable(paths, probes, settings.length_tolerance)
     sounds: Sounds = dict.fromkeys(SIDES)
-    if any(isinstance(each, Sync | Lip) for each in measures):
+    if any(isinstance(each, SyncScore | LipScore) for each in metrics):
         sounds = {side: read_audio(path, probes[side]) for side, path in paths.items()}
         if sounds[GENERATED] is None:
             raise ValueError(f"{paths[GENERATED]}: no sound, which sync is about; choose other --metrics")
     faces = None if detector is None else find_faces(paths[REFERENCE], probes[REFERENCE], detector)
-    crops_for_sync = any(isinstance(each, Sync) for each in measures)
-    for each in measures:
-        each.begin(video, sounds)
+    crops_for_sync = any(isinstance(each, SyncScore) for each in metrics)
+    for each in metrics:
+        each.reset(video, sounds)
     frames, promised = 0, min(found.frames for found in probes.values())
-    for chunk in chunks(paths, probes, faces, crops_for_sync, settings.whole):
-        for each in measures:
-            each.add(chunk)
+    for chunk in read_chunks(paths, probes, faces, crops_for_sync, settings):
+        for each in metrics:
+            each.update(chunk)
         frames += len(chunk)
         advance(frames, promised)
     if frames < promised - settings.length_tolerance:
         raise ValueError(f"{' or '.join(map(str, paths.values()))} ends after {frames} of {promised} frames")
-    return {"frames": frames} | {name: value for each in measures for name, value in each.result().items()}
+    return {"frames": frames} | {name: value for each in metrics for name, value in each.compute().items()}
 
 
-def check(paths: dict[str, Path], probes: dict[str, Probe], length_tolerance: int) -> None:
+def check_comparable(paths: dict[str, Path], probes: dict[str, Probe], length_tolerance: int) -> None:
     """Raises ValueError unless the videos have one size and, nearly, one length."""
     ours, theirs = (probes[side] for side in SIDES)
     if (ours.width, ours.height) != (theirs.width, theirs.height):
@@ -170,14 +179,14 @@ def find_faces(path: Path, found: Probe, detector: "YoloFace") -> np.ndarray:
     return fill_gaps(np.array([np.zeros(4) if box is None else box for box in boxes], np.float32), seen)
 
 
-def chunks(
-    paths: dict[str, Path], probes: dict[str, Probe], faces: np.ndarray | None, crops_for_sync: bool, whole: bool
+def read_chunks(
+    paths: dict[str, Path], probes: dict[str, Probe], faces: np.ndarray | None, crops_for_sync: bool, settings: Settings
 ) -> Iterator[Chunk]:
-    """Both videos together, until one of them ends; `faces` [T, 4] are the reference's."""
+    """Yield the frames of both videos together, until one of them ends; `faces` [T, 4] are the reference's."""
     from models.syncnet import syncnet_boxes
 
-    size = probes[REFERENCE].width, probes[REFERENCE].height
-    boxes = None if faces is None else squares(faces, EXPANSION, SMOOTH_FRAMES, *size)
+    size, crop = (probes[REFERENCE].width, probes[REFERENCE].height), settings.crop
+    boxes = None if faces is None else squares(faces, crop.expansion, crop.smooth_frames, *size)
     sync_boxes = syncnet_boxes(faces) if faces is not None and crops_for_sync else None
     reading = zip(*(scan(paths[side], probes[side], max(size)) for side in SIDES), strict=False)
     first = 0
@@ -185,31 +194,31 @@ def chunks(
         frames = {side: [each[k][1] for each in part] for k, side in enumerate(SIDES)}
         inside = slice(first, first + len(part))
         face, mouth = (None if track is None else track[inside] for track in (boxes, sync_boxes))
-        yield Chunk(first, frames, face, mouth, whole)
+        yield Chunk(first, frames, face, mouth, settings.whole, crop.size)
         first += len(part)
 
 
-def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """A square of a frame, in whole pixels, as [320, 320, 3]."""
+def cut(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """Return a square of a frame, in whole pixels, as [size, size, 3]."""
     x0, y0, x1, y1 = np.round(box).astype(int)
     inside = frame[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-    how = cv2.INTER_AREA if len(inside) >= SIZE else cv2.INTER_CUBIC
-    return cv2.resize(inside, (SIZE, SIZE), interpolation=how)
+    how = cv2.INTER_AREA if len(inside) >= size else cv2.INTER_CUBIC
+    return cv2.resize(inside, (size, size), interpolation=how)
 
 
-class Similarity:
+class PixelSimilarity:
     """PSNR of the mean squared error of all frames, and the mean SSIM."""
 
-    def begin(self, video: int, sounds: Sounds) -> None:
+    def reset(self, video: int, sounds: Sounds) -> None:
         self.errors: list[float] = []
         self.likenesses: list[float] = []
 
-    def add(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> None:
         for ours, theirs in zip(chunk.pictures[GENERATED], chunk.pictures[REFERENCE], strict=True):
             self.errors.append(float(mean_squared_error(theirs, ours)))
             self.likenesses.append(ssim(ours, theirs))
 
-    def result(self) -> Row:
+    def compute(self) -> Row:
         return {"psnr": psnr(float(np.mean(self.errors))), "ssim": float(np.mean(self.likenesses))}
 
 
@@ -224,50 +233,50 @@ def ssim(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(cast(float, structural_similarity(theirs, ours, channel_axis=2, data_range=255, **how)))
 
 
-class Perceived:
+class PerceptualDistance:
     """The mean LPIPS."""
 
     def __init__(self, network: "Lpips") -> None:
         self.network = network
 
-    def begin(self, video: int, sounds: Sounds) -> None:
+    def reset(self, video: int, sounds: Sounds) -> None:
         self.distances: list[np.ndarray] = []
 
-    def add(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> None:
         self.distances.append(self.network.measure(chunk.pictures[GENERATED], chunk.pictures[REFERENCE]))
 
-    def result(self) -> Row:
+    def compute(self) -> Row:
         return {"lpips": float(np.concatenate(self.distances).mean())}
 
 
-class Pictures:
+class FrameFeatures:
     """Inception's features of every frame, put aside for FID."""
 
     def __init__(self, network: "Inception", features: Features) -> None:
         self.network, self.features = network, features
 
-    def begin(self, video: int, sounds: Sounds) -> None:
+    def reset(self, video: int, sounds: Sounds) -> None:
         self.video = video
 
-    def add(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> None:
         for side in SIDES:
             self.features.add(self.video, side, self.network.measure(chunk.pictures[side]))
 
-    def result(self) -> Row:
+    def compute(self) -> Row:
         return {}
 
 
-class Clips:
+class ClipFeatures:
     """I3D's features of 16 frames of each second, put aside for FVD."""
 
     def __init__(self, network: "I3D", features: Features) -> None:
         self.network, self.features = network, features
 
-    def begin(self, video: int, sounds: Sounds) -> None:
+    def reset(self, video: int, sounds: Sounds) -> None:
         self.video, self.count = video, 0
         self.waiting: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
 
-    def add(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> None:
         for k in range(len(chunk.frames[REFERENCE])):
             if (chunk.first + k) % CLIP_EVERY >= CLIP_FRAMES:
                 continue
@@ -282,28 +291,28 @@ class Clips:
             self.features.add(self.video, side, self.network.measure(np.stack(frames)[None]))
             frames.clear()
 
-    def result(self) -> Row:
+    def compute(self) -> Row:
         return {"clips": self.count}
 
 
-class Sync:
+class SyncScore:
     """SyncNet's confidence, distance and offset of both videos, each with its own sound."""
 
     def __init__(self, network: "SyncNet") -> None:
         self.network = network
 
-    def begin(self, video: int, sounds: Sounds) -> None:
+    def reset(self, video: int, sounds: Sounds) -> None:
         self.sounds = sounds
         self.waiting: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
         self.lips: dict[str, list[torch.Tensor]] = {side: [] for side in SIDES}
 
-    def add(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> None:
         for side, crops in chunk.sync_crops.items():
             self.waiting[side] += crops
             self.embed(side, SYNC_WINDOWS)
 
     def embed(self, side: str, least: int) -> None:
-        """Embeds the lips of the frames that wait, if they begin so many windows; the last four stay for the next."""
+        """Embed the lips of the frames that wait, if they begin so many windows; the last four stay for the next."""
         from models.syncnet import WINDOW_FRAMES
 
         windows = len(self.waiting[side]) - WINDOW_FRAMES + 1
@@ -311,8 +320,8 @@ class Sync:
             self.lips[side].append(self.network.embed_lips(np.stack(self.waiting[side]), windows))
             self.waiting[side] = self.waiting[side][windows:]
 
-    def result(self) -> Row:
-        return {f"{prefix(side)}{name}": value for side in SIDES for name, value in self.score(side).items()}
+    def compute(self) -> Row:
+        return {f"{column_prefix(side)}{name}": value for side in SIDES for name, value in self.score(side).items()}
 
     def score(self, side: str) -> Row:
         from models.syncnet import compare
@@ -329,25 +338,25 @@ class Sync:
         return {"sync_c": found.confidence, "sync_d": found.min_distance, "sync_offset_frames": -found.offset_frames}
 
 
-class Lip:
+class LipScore:
     """The lip probe's confidence and offset of both videos, each with its own sound."""
 
     def __init__(self, network: "LipProbe", landmarks: "FaceLandmarks", whisper: "WhisperFeatures") -> None:
         self.network, self.landmarks, self.whisper = network, landmarks, whisper
 
-    def begin(self, video: int, sounds: Sounds) -> None:
+    def reset(self, video: int, sounds: Sounds) -> None:
         self.sounds = sounds
         self.channels: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
 
-    def add(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> None:
         from models.mouth import mouth_channels
 
         for side, faces in chunk.faces.items():
             mesh = self.landmarks.measure(faces)
             self.channels[side].append(mouth_channels(mesh.points, mesh.blendshapes))
 
-    def result(self) -> Row:
-        return {f"{prefix(side)}{name}": value for side in SIDES for name, value in self.score(side).items()}
+    def compute(self) -> Row:
+        return {f"{column_prefix(side)}{name}": value for side in SIDES for name, value in self.score(side).items()}
 
     def score(self, side: str) -> Row:
         from models.lip_probe import WHISPER_LAYER
@@ -362,6 +371,6 @@ class Lip:
         return {"lip_confidence": found.confidence, "lip_offset_frames": found.offset_frames}
 
 
-def prefix(side: str) -> str:
-    """Of a column: the generated video's own have none."""
+def column_prefix(side: str) -> str:
+    """Return what the columns of a side begin with: those of the generated video with nothing."""
     return "" if side == GENERATED else f"{side}_"

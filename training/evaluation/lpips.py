@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.flax_checkpoint import read_arrays
+from training.evaluation.flax_checkpoint import read_arrays
 
 BATCH = {"cpu": 4, "cuda": 64}
 CONVOLUTIONS = ("slice1.0", "slice2.3", "slice3.6", "slice4.8", "slice5.10")  # in the authors' AlexNet

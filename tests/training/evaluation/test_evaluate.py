@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import weights
+from pipelines import ROOT
 from tests.videos import Pictures, Sound, numbered, tone, write_video
-from training import evaluate
+from training.evaluation import evaluate
+from training.evaluation.metrics import FaceCrop
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "media"
-SCRIPT = Path(evaluate.__file__)
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "media"
+SCRIPT = ROOT / "training" / "evaluate.py"
 
 
 @pytest.fixture
@@ -94,6 +97,23 @@ def test_intervals_are_the_same_for_the_same_seed(folders: tuple[Path, Path]) ->
     assert run(folders, "--metrics", "ssim", "--resamples", "0")[1]["together"]["ssim"]["interval"] is None
     low, high = first["ssim"]["interval"]
     assert low < first["ssim"]["value"] < high
+
+
+def test_faces_are_cut_as_the_shards_of_the_checkpoint_were(tmp_path: Path) -> None:
+    export = tmp_path / "run" / "export"
+    export.mkdir(parents=True)
+    crop = {"size": 96, "expansion": 2.0, "smooth_frames": 1.0}
+    (export / "settings.yaml").write_text(yaml.safe_dump({"curated": {"steps/crop": crop}}))
+    assert evaluate.crop_of(tmp_path / "run") == FaceCrop(**crop)
+    assert evaluate.crop_of(None) == FaceCrop(320, 1.7, 5.0), "pipelines.yaml, sayanything"
+
+
+def test_a_checkpoint_that_does_not_say_how_faces_were_cut_is_refused(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"model": {}}))
+    assert run(folders, "--metrics", "psnr", "--checkpoint", str(tmp_path)) == (2, {})
+    assert "does not say how its faces were cut" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -195,6 +215,6 @@ def test_published_example_has_its_published_sync(tmp_path: Path) -> None:
 
 def test_sound_alone_does_not_make_a_video_comparable(tmp_path: Path) -> None:
     write_video(tmp_path / "sound.mp4", None, [Sound(tone(1.0), codec="aac")])
-    assert evaluate.by_name(tmp_path).keys() == {"sound"}
+    assert evaluate.videos_by_name(tmp_path).keys() == {"sound"}
     with pytest.raises(ValueError, match="no video in"):
-        evaluate.pair(tmp_path, tmp_path / "..")
+        evaluate.pair_videos(tmp_path, tmp_path / "..")

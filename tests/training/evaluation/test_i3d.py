@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import weights as weight_files
-from models.i3d import FRAMES, I3D, resize, same
-from tests.models.test_inception import blocks
+from tests.training.evaluation.test_inception import blocks
+from training.evaluation.i3d import FRAMES, I3D, resize, same
 
 NAME = "i3d_kinetics400"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, interpolate, max_pool3d, pad, relu
 
-from models.flax_checkpoint import read_arrays
+from training.evaluation.flax_checkpoint import read_arrays
 
 FRAMES = 16  # of a clip, as FVD is usually computed; the last pooling leaves nothing of less than 9
 SIZE = 224

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.flax_checkpoint import ArraysOnly, read_arrays
+from training.evaluation.flax_checkpoint import ArraysOnly, read_arrays
 
 
 class Evil:

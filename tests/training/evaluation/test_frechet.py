@@ -6,7 +6,15 @@ import torch
 from scipy.linalg import sqrtm
 from torchmetrics.image.fid import _compute_fid
 
-from training.frechet import Features, distance, frechet_distance, interval, moments, resampled, same_distances
+from training.evaluation.frechet import (
+    Features,
+    distance,
+    frechet_distance,
+    interval,
+    moments,
+    resampled,
+    same_distances,
+)
 
 
 def cloud(seed: int, count: int, width: int, shift: float = 0.0) -> np.ndarray:

@@ -9,28 +9,33 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from media.audio import AudioTrack
+from media.probe import probe
 from models.lip_probe import LipProbe
 from models.mouth import CHANNELS
 from models.syncnet import SyncNet, SyncNetModel
-from tests.models.test_inception import blocks
+from tests.training.evaluation.test_inception import blocks
 from tests.videos import Pictures, Sound, numbered, tone, write_video
-from training import measures
-from training.frechet import Features
-from training.measures import (
+from training.evaluation import metrics
+from training.evaluation.frechet import Features
+from training.evaluation.metrics import (
     GENERATED,
     REFERENCE,
     SIDES,
     Chunk,
-    Clips,
-    Lip,
-    Measure,
+    ClipFeatures,
+    FaceCrop,
+    LipScore,
+    Metric,
+    PixelSimilarity,
     Row,
     Settings,
-    Similarity,
-    Sync,
+    SyncScore,
     cut,
     measure,
+    read_chunks,
 )
+
+CROP = FaceCrop(320, 1.7, 5.0)
 
 
 def chunk(ours: np.ndarray, theirs: np.ndarray, first: int = 0) -> Chunk:
@@ -38,11 +43,11 @@ def chunk(ours: np.ndarray, theirs: np.ndarray, first: int = 0) -> Chunk:
 
 
 def similarity(ours: np.ndarray, theirs: np.ndarray) -> Row:
-    measured = Similarity()
-    measured.begin(0, dict.fromkeys(SIDES))
+    measured = PixelSimilarity()
+    measured.reset(0, dict.fromkeys(SIDES))
     for k in range(len(ours)):
-        measured.add(chunk(ours[k : k + 1], theirs[k : k + 1]))
-    return measured.result()
+        measured.update(chunk(ours[k : k + 1], theirs[k : k + 1]))
+    return measured.compute()
 
 
 def test_equal_pictures_are_infinitely_alike() -> None:
@@ -91,12 +96,12 @@ class Named:
 def test_clips_are_16_frames_of_each_second(tmp_path: Path, size: int) -> None:
     frames = np.arange(91, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
     features = Features(tmp_path / "fvd", 1)
-    clips = Clips(Named(), features)  # type: ignore[arg-type]
-    clips.begin(0, dict.fromkeys(SIDES))
+    clips = ClipFeatures(Named(), features)  # type: ignore[arg-type]
+    clips.reset(0, dict.fromkeys(SIDES))
     for first in range(0, len(frames), size):
         part = frames[first : first + size]
-        clips.add(chunk(part, part, first))
-    assert clips.result() == {"clips": 4}
+        clips.update(chunk(part, part, first))
+    assert clips.compute() == {"clips": 4}
     assert features.read(0, REFERENCE).ravel().tolist() == [0, 25, 50, 75]
 
 
@@ -109,18 +114,18 @@ def syncnet(tmp_path_factory: pytest.TempPathFactory) -> SyncNet:
 
 
 def test_sync_of_chunks_is_sync_of_the_whole(syncnet: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "SYNC_WINDOWS", 6)
+    monkeypatch.setattr(metrics, "SYNC_WINDOWS", 6)
     random = np.random.RandomState(0)
     crops = random.randint(0, 256, (21, 224, 224, 3)).astype(np.uint8)
     sound = AudioTrack((3000 * random.normal(size=21 * 640)).astype(np.int16))
     whole = syncnet.measure(crops, sound[:])
-    sync = Sync(syncnet)
-    sync.begin(0, {GENERATED: sound, REFERENCE: None})
+    sync = SyncScore(syncnet)
+    sync.reset(0, {GENERATED: sound, REFERENCE: None})
     for first in range(0, 21, 4):
         part = chunk(crops[first : first + 4], crops[first : first + 4], first)
         part.__dict__["sync_crops"] = {side: list(crops[first : first + 4]) for side in SIDES}
-        sync.add(part)
-    found = sync.result()
+        sync.update(part)
+    found = sync.compute()
     assert found["sync_c"] == pytest.approx(whole.confidence, abs=1e-5)
     assert found["sync_d"] == pytest.approx(whole.min_distance, abs=1e-5)
     assert found["sync_offset_frames"] == -whole.offset_frames
@@ -143,20 +148,20 @@ class Whisper:
 
 def test_lip_probe_says_nothing_of_a_video_without_mouths() -> None:
     probe = LipProbe(np.zeros((384, 96)), np.zeros((576, 2 * CHANNELS)), np.zeros(2 * CHANNELS), np.zeros(5), 0, 0, 0)
-    lip = Lip(probe, Landmarks(), Whisper())  # type: ignore[arg-type]
-    lip.begin(0, dict.fromkeys(SIDES, AudioTrack(np.zeros(6400, np.int16))))
+    lip = LipScore(probe, Landmarks(), Whisper())  # type: ignore[arg-type]
+    lip.reset(0, dict.fromkeys(SIDES, AudioTrack(np.zeros(6400, np.int16))))
     part = chunk(np.zeros((10, 4, 4, 3), np.uint8), np.zeros((10, 4, 4, 3), np.uint8))
     part.__dict__["faces"] = dict.fromkeys(SIDES, np.zeros((10, 320, 320, 3), np.uint8))
-    lip.add(part)
+    lip.update(part)
     names = ("lip_confidence", "lip_offset_frames", "reference_lip_confidence", "reference_lip_offset_frames")
-    assert lip.result() == dict.fromkeys(names)
+    assert lip.compute() == dict.fromkeys(names)
 
 
-def test_face_is_cut_in_whole_pixels_and_scaled_to_320() -> None:
+def test_face_is_cut_in_whole_pixels_and_scaled() -> None:
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[50:150, 100:200] = 255
-    assert cut(frame, np.array([99.6, 50.4, 200.2, 149.7])).min() == 255
-    assert cut(frame, np.array([0, 0, 200, 200])).shape == (320, 320, 3)
+    assert cut(frame, np.array([99.6, 50.4, 200.2, 149.7]), 320).min() == 255
+    assert cut(frame, np.array([0, 0, 200, 200]), 96).shape == (96, 96, 3)
 
 
 class Detector:
@@ -176,45 +181,56 @@ def video(path: Path, frames: int = 20, width: int = 64, sound: bool = False) ->
     return write_video(path, Pictures(frames, draw=lambda i: numbered(i, width)), sounds)
 
 
-def compared(ours: Path, theirs: Path, *asked: Measure, detector: Detector | None = None, **settings: int) -> Row:
-    how = Settings(whole=detector is None, **settings)
+def compared(ours: Path, theirs: Path, *asked: Metric, detector: Detector | None = None, **settings: int) -> Row:
+    how = Settings(CROP, whole=detector is None, **settings)
     return measure({GENERATED: ours, REFERENCE: theirs}, 0, asked, detector, how)  # type: ignore[arg-type]
 
 
 def test_videos_are_compared_frame_by_frame(tmp_path: Path) -> None:
     ours = video(tmp_path / "a.mp4")
-    assert compared(ours, ours, Similarity()) == {"frames": 20, "psnr": math.inf, "ssim": pytest.approx(1)}
-    assert compared(ours, ours, Similarity(), detector=Detector())["psnr"] == math.inf
+    assert compared(ours, ours, PixelSimilarity()) == {"frames": 20, "psnr": math.inf, "ssim": pytest.approx(1)}
+    assert compared(ours, ours, PixelSimilarity(), detector=Detector())["psnr"] == math.inf
+
+
+@pytest.mark.parametrize(("expansion", "side"), [(1.7, 68), (1.0, 40)])
+def test_faces_are_cut_as_far_around_as_the_crop_says(tmp_path: Path, expansion: float, side: int) -> None:
+    path = write_video(tmp_path / "a.mp4", Pictures(20, draw=lambda i: numbered(i, 128, 96)))
+    paths = dict.fromkeys(SIDES, path)
+    boxes = np.tile(np.array([44, 28, 84, 68], np.float32), (20, 1))
+    settings = Settings(FaceCrop(32, expansion, 1.0))
+    part = next(read_chunks(paths, dict.fromkeys(SIDES, probe(path)), boxes, False, settings))
+    assert part.boxes is not None and part.faces[GENERATED].shape == (16, 32, 32, 3)
+    np.testing.assert_allclose(part.boxes[:, 2:] - part.boxes[:, :2], side, atol=1)
 
 
 def test_two_frames_more_are_forgiven_and_three_are_not(tmp_path: Path) -> None:
     ours, theirs = video(tmp_path / "a.mp4", 20), video(tmp_path / "b.mp4", 22)
-    assert compared(ours, theirs, Similarity())["frames"] == 20
+    assert compared(ours, theirs, PixelSimilarity())["frames"] == 20
     with pytest.raises(ValueError, match=r"a.mp4 lasts 20 frames of 25 fps, its reference 23.*--length-tolerance"):
-        compared(ours, video(tmp_path / "c.mp4", 23), Similarity())
-    assert compared(ours, tmp_path / "c.mp4", Similarity(), length_tolerance=3)["frames"] == 20
+        compared(ours, video(tmp_path / "c.mp4", 23), PixelSimilarity())
+    assert compared(ours, tmp_path / "c.mp4", PixelSimilarity(), length_tolerance=3)["frames"] == 20
 
 
 def test_other_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is 64x48, its reference 80x48"):
-        compared(video(tmp_path / "a.mp4"), video(tmp_path / "b.mp4", width=80), Similarity())
+        compared(video(tmp_path / "a.mp4"), video(tmp_path / "b.mp4", width=80), PixelSimilarity())
 
 
 def test_video_without_a_face_is_refused(tmp_path: Path) -> None:
     ours = video(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"a.mp4: no face in it; --region frame needs none"):
-        compared(ours, ours, Similarity(), detector=Detector(finds=False))
+        compared(ours, ours, PixelSimilarity(), detector=Detector(finds=False))
 
 
 def test_sync_without_sound_is_refused(tmp_path: Path, syncnet: SyncNet) -> None:
     ours = video(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"a.mp4: no sound"):
-        compared(ours, ours, Sync(syncnet), detector=Detector())
+        compared(ours, ours, SyncScore(syncnet), detector=Detector())
 
 
 def test_sync_is_measured_in_a_video_with_sound(tmp_path: Path, syncnet: SyncNet) -> None:
     ours = video(tmp_path / "a.mp4", sound=True)
-    found = compared(ours, ours, Sync(syncnet), detector=Detector())
+    found = compared(ours, ours, SyncScore(syncnet), detector=Detector())
     assert found["sync_c"] == found["reference_sync_c"]
     assert found["sync_c"] is not None
 
@@ -224,4 +240,4 @@ def test_torn_file_is_refused(tmp_path: Path) -> None:
     torn = tmp_path / "b.mkv"
     torn.write_bytes(ours.read_bytes()[: ours.stat().st_size // 3])
     with pytest.raises(ValueError, match=r"ends after \d+ of 100 frames|lasts \d+ frames"):
-        compared(torn, ours, Similarity())
+        compared(torn, ours, PixelSimilarity())

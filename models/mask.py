@@ -9,13 +9,13 @@ turning or nodding head and not a syllable. Equation 6 then smooths the coordina
 The shares hold the lips and chin of every measured frame, wide open or closed (benchmarks/README.md, "Mask").
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from media.geometry import centres, smooth
 from models.face_landmarks import FACE_OVAL, LIPS
-from training.settings import MaskSettings
 
 POINTS = (*LIPS, *FACE_OVAL)  # the order of the member landmarks.npy
 # The face oval from ear to ear over the forehead. Correlation of their height with the opening of the mouth, frame to
@@ -24,6 +24,21 @@ HEAD = [POINTS.index(p) for p in (454, 356, 389, 251, 284, 332, 297, 338, 10, 10
 CORNERS = [POINTS.index(p) for p in (61, 291)]
 SMOOTH_FRAMES = 6.0  # sigma of the Gaussian over the way from head to mouth: syllables come at 4 to 8 a second
 SQUARE_FRAMES = 6.0  # sigma of the Gaussian over the centre of a mouth crop
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """The adaptive mask of section 3.2. Sizes are shares of the face box's height (benchmarks/mask.py)."""
+
+    kind: Literal["adaptive", "fixed"] = "adaptive"  # "fixed": Table 3, "w/o Mask", the larger lower half of the face
+    alpha: float = 0.75  # equation 6
+    max_gap_frames: int = 8  # appendix A
+    up: float = 0.20  # from the corners of the mouth; lips reach .20
+    down: float = 0.36  # chins reach .33
+    side: float = 0.28  # lips reach .26
+    # What the network sees: the whole picture of the shards (the paper), or, off the paper, a square around the mask
+    crop: Literal["face", "mouth"] = "face"
+    crop_side: float = 0.84  # of that square: the mask fills two thirds of its side
 
 
 def mask_boxes(landmarks: np.ndarray, face: np.ndarray, settings: MaskSettings) -> np.ndarray:

@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.mask import (
+from models.mask import (
     CORNERS,
     HEAD,
     POINTS,
+    MaskSettings,
     bridged,
     context_frames,
     draw,
@@ -15,7 +16,6 @@ from training.mask import (
     median_face,
     shown_squares,
 )
-from training.settings import MaskSettings
 
 SETTINGS = MaskSettings()
 FACE = np.array([60.0, 40, 220, 240])  # 200 high

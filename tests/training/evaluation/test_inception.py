@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import weights as weight_files
-from models.inception import SIZE, Inception, enlarge
+from training.evaluation.inception import SIZE, Inception, enlarge
 
 NAME = "inception_fid"
 

@@ -7,8 +7,8 @@ import torch
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 import weights as weight_files
-from models.lpips import Lpips
-from tests.models.test_inception import blocks
+from tests.training.evaluation.test_inception import blocks
+from training.evaluation.lpips import Lpips
 
 NAME = "lpips_alex"
 
