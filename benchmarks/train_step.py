@@ -36,8 +36,8 @@ from training.cost import Cost, clip_cost, peak_flops
 from training.data import loader, open_data
 from training.id_guider import VARIANTS, IDGuider
 from training.latents import LatentCodec
+from training.loss import diffusion_loss, prepare_inputs
 from training.network import AudioShape, SayAnything, build
-from training.objective import losses, prepare
 from training.settings import TrainingSettings, load_settings
 from training.unet import SayAnythingUNet
 from training.validation import autocast
@@ -133,9 +133,9 @@ def measured(
         began = time.perf_counter()
         batch = next(batches).to(device)
         waited = time.perf_counter() - began
-        noisy = prepare(batch, codec, settings.noise, settings.model.fusion)
+        inputs = prepare_inputs(batch, codec, settings.noise, settings.model.fusion)
         with autocast(device, settings.run.precision):
-            loss = losses(forward, noisy).mean()
+            loss = diffusion_loss(forward, inputs).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()

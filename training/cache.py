@@ -26,8 +26,8 @@ from models.mask import MaskSettings
 from shards.reader import ShardError
 from storage.atomic_write import atomic_write
 from training.batch import drawn, rgb
+from training.distributed import Ranks
 from training.latents import LatentCodec
-from training.ranks import Ranks
 from training.settings import DataSettings
 from training.window import TRIES, Arrays, StoredClip, decode, draw_rest, opened_video, read_mask, read_sound, width_of
 

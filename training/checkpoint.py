@@ -32,8 +32,8 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from training.distributed import Ranks
 from training.network import SayAnything
-from training.ranks import Ranks
 
 TEMPORARY = ".tmp-"
 SETTINGS = "settings.yaml"  # of a run and of its export: what decides the result
@@ -45,7 +45,7 @@ class State:
 
     network: SayAnything
     optimizer: torch.optim.Optimizer
-    averaged: dict[str, Tensor]  # EMA of the parameters, by name
+    ema: dict[str, Tensor]  # EMA of the parameters, by name
     step: int = 0
     samples: int = 0
     skipped: int = 0  # steps whose gradients were not finite
@@ -56,13 +56,13 @@ class State:
         return {
             "network": get_model_state_dict(self.network),
             "optimizer": get_optimizer_state_dict(self.network, self.optimizer),
-            "averaged": self.averaged,
+            "averaged": self.ema,
             "counters": {name: torch.tensor(getattr(self, name)) for name in self.counters},
             "random": torch.get_rng_state(),
         }
 
     @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def ema_weights(self) -> Iterator[None]:
         """Exchange the network's weights for their averages inside a `with` block; afterwards all are as before."""
         self._exchange()
         try:
@@ -78,14 +78,14 @@ class State:
                 module.reshard()  # after a forward pass its parameters are whole, and the averages are shards
         for name, parameter in self.network.named_parameters():
             current = parameter.detach().clone()
-            parameter.copy_(self.averaged[name])
-            self.averaged[name].copy_(current)
+            parameter.copy_(self.ema[name])
+            self.ema[name].copy_(current)
 
     def restore(self, found: dict[str, Any]) -> None:
         set_model_state_dict(self.network, found["network"])
         set_optimizer_state_dict(self.network, self.optimizer, found["optimizer"])
         for name, value in found["averaged"].items():
-            self.averaged[name].copy_(value)
+            self.ema[name].copy_(value)
         for name in self.counters:
             setattr(self, name, int(found["counters"][name]))
         torch.set_rng_state(found["random"])

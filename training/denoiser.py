@@ -1,10 +1,11 @@
-"""EDM preconditioning and the loss (equations 2 to 5), around a network F_theta.
+"""The denoiser of equation 2 around a network F_theta, and its loss (equations 3 to 5).
 
 The paper's symbols, as in Karras et al. 2022: sigma [B], one noise level per clip, for all its frames; z0 clean and
 z = z0 + sigma n noisy latents; c_skip, c_out, c_in, c_noise the scalings of equation 2 in SVD's form (sgm's
 VScalingWithEDMcNoise); lambda(sigma) = (1 + sigma^2) / sigma^2 (sgm's VWeighting).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,26 +27,37 @@ class Scalings:
         return cls(1 / (s**2 + 1), -s / (s**2 + 1).sqrt(), 1 / (s**2 + 1).sqrt(), 0.25 * sigma.log())
 
 
-def denoised(F: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
-    """Equation 2: the clean latents that the network's output F [B, F, 4, h, w] for the noisy ones z stands for."""
-    s = Scalings.of(sigma)
-    return s.c_skip * z + s.c_out * F
+@dataclass(frozen=True)
+class Denoiser:
+    """D of equation 2: the network F with the scalings around it, as in k-diffusion's `layers.py`.
+
+    `network` is called with c_in z [B, F, 4, h, w], c_noise [B] and the conditions; it gives F, shaped as z.
+    """
+
+    network: Callable[..., Tensor]
+
+    def __call__(self, z: Tensor, sigma: Tensor, *conditions: object) -> Tensor:
+        """Return the clean latents that the network sees in noisy ones [B, F, 4, h, w] of noise levels [B]."""
+        s = Scalings.of(sigma)
+        return s.c_skip * z + s.c_out * self.network(s.c_in * z, s.c_noise, *conditions).float()
+
+    def loss(self, z0: Tensor, n: Tensor, sigma: Tensor, *conditions: object, weight: Tensor | None = None) -> Tensor:
+        """Equation 5 of each clip, [B]: lambda |D - z0|^2 in the equal form |F - v|^2, averaged with `weight` if given.
+
+        Written with v nothing is divided by sigma^2, and no two large numbers are subtracted in bf16. `weight` is
+        [B, F, 1, h, w].
+        """
+        s = Scalings.of(sigma)
+        z = z0 + sigma.view(-1, 1, 1, 1, 1) * n
+        F = self.network(s.c_in * z, s.c_noise, *conditions)
+        error = (F.float() - velocity(z0, n, sigma)).square()
+        return error.mean(dim=(1, 2, 3, 4)) if weight is None else weighted_mean(error, weight)
 
 
 def velocity(z0: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
     """What F should be: v = (n - sigma z0) / sqrt(1 + sigma^2), with n of unit variance."""
     s = sigma.view(-1, 1, 1, 1, 1)
     return (n - s * z0) / (1 + s**2).sqrt()
-
-
-def loss(F: Tensor, z0: Tensor, n: Tensor, sigma: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Equation 5 of each clip, [B]: lambda |D - z0|^2 in the equal form |F - v|^2, averaged with `weight` if given.
-
-    Written with v nothing is divided by sigma^2, and no two large numbers are subtracted in bf16. `weight` is
-    [B, F, 1, h, w].
-    """
-    error = (F.float() - velocity(z0, n, sigma)).square()
-    return error.mean(dim=(1, 2, 3, 4)) if weight is None else weighted_mean(error, weight)
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

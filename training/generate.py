@@ -48,11 +48,11 @@ from training.batch import drawn  # noqa: E402
 from training.checkpoint import SETTINGS, export_of  # noqa: E402
 from training.composite import Crop, paste, union  # noqa: E402
 from training.curated import curated_in  # noqa: E402
+from training.distributed import join_ranks  # noqa: E402
 from training.faces import FaceFinder, FollowedFace  # noqa: E402
 from training.latents import LatentCodec, concatenated_and_identity, window_starts  # noqa: E402
 from training.network import SayAnything  # noqa: E402
 from training.plan import CHUNK_FRAMES, Run, Segments, chunks, runs, source_frames  # noqa: E402
-from training.ranks import started  # noqa: E402
 from training.sampler import SAMPLERS, Denoise, guided, karras_sigmas  # noqa: E402
 from training.settings import SamplingSettings  # noqa: E402
 from training.validation import autocast, to_uint8  # noqa: E402
@@ -361,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.checkpoint is None:
             raise ValueError("--checkpoint is missing: a run of training/train.py, or its folder export")
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with started(device, PATIENCE) as ranks:
+        with join_ranks(device, PATIENCE) as ranks:
             generator = Generator(options.checkpoint, ranks.device, options.base)
             chosen = options_of(options)
             made = [done(generator, job, chosen, ranks.first) for job in jobs[ranks.rank :: ranks.world]]

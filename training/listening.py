@@ -20,7 +20,7 @@ Where the share is too low:
   no sound tells it. For heads at rest that is nothing; for three real clips with lively heads windows with equally open
   lips differed by 94 to 96 % of the mean, so that a share there is good for comparing runs, not as a share;
 - Whisper's rows tell about three quarters of the variance of the mouth's opening, so no network reaches 1;
-- at low sigma the noisy latents themselves show the mouth, and a good network believes them against a wrong sound: the
+- at low sigma the inputs latents themselves show the mouth, and a good network believes them against a wrong sound: the
   larger sigma, the nearer to the definition.
 Where it is too high: a network that exaggerates (slope above 1) scores more than it draws rightly; the generated frames
 show that, this number does not.
@@ -42,11 +42,11 @@ from media.geometry import centres
 from shards.reader import ShardError
 from training.batch import Batch
 from training.data import Dataset, loader
-from training.denoiser import Scalings, loss, weighted_mean
+from training.denoiser import Denoiser, weighted_mean
+from training.distributed import Ranks
 from training.latents import LatentCodec
+from training.loss import DiffusionInputs, prepare_inputs
 from training.network import SayAnything
-from training.objective import Noisy, prepare
-from training.ranks import Ranks
 from training.settings import TrainingSettings
 
 MIN_APART_FRAMES = 25  # a second: another syllable
@@ -115,7 +115,7 @@ class Listening:
 class Windows:
     """B windows ready for the network, and how far the frames of another sound lie from theirs."""
 
-    noisy: Noisy
+    inputs: DiffusionInputs
     distance: Tensor  # [B]: mean of |z0' - z0|^2 under the mask
 
 
@@ -182,11 +182,11 @@ def cut(batch: Batch, start: int, frames: int, window_frames: int) -> Batch:
 
 
 def windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentCodec) -> Windows:
-    noisy = prepare(own, codec, settings.noise, settings.model.fusion, mask_conditions=False)
+    inputs = prepare_inputs(own, codec, settings.noise, settings.model.fusion, mask_conditions=False)
     there, here = centres(other.mask_boxes), centres(own.mask_boxes)
     moved = shifted(other.frames(), there - here)
     distance = codec.scale * (codec.condition(moved) - codec.condition(own.frames()))
-    return Windows(noisy, weighted_mean(distance.square(), noisy.mask))
+    return Windows(inputs, weighted_mean(distance.square(), inputs.mask))
 
 
 def shifted(pictures: Tensor, by: Tensor) -> Tensor:
@@ -202,8 +202,8 @@ def shifted(pictures: Tensor, by: Tensor) -> Tensor:
 
 def differences_of(network: SayAnything, own: Windows, other: Windows, settings: TrainingSettings) -> Tensor:
     """Loss with the sound of `other` minus loss with their own, [B, sigmas]."""
-    conditions = own.noisy.conditions
-    wrong = replace(conditions, audio_rows=other.noisy.conditions.audio_rows)
+    conditions = own.inputs.conditions
+    wrong = replace(conditions, audio_rows=other.inputs.conditions.audio_rows)
     heard = [network.encode(each) for each in (conditions, wrong)]
     levels = []
     for sigma in settings.run.listening_sigmas:
@@ -214,11 +214,9 @@ def differences_of(network: SayAnything, own: Windows, other: Windows, settings:
 
 def losses_inside(network: SayAnything, of: Windows, sigma: float, tokens: Tensor, residuals: list[Tensor]) -> Tensor:
     """Equation 5 of each window at one noise level, mean under the mask, [B]."""
-    noisy, level = of.noisy, torch.full_like(of.noisy.sigma, sigma)
-    scalings = Scalings.of(level)
-    z = noisy.z0 + sigma * noisy.n
-    F = network.denoise(scalings.c_in * z, scalings.c_noise, noisy.conditions.concatenated, tokens, residuals)
-    return loss(F, noisy.z0, noisy.n, level, noisy.mask)
+    inputs, level = of.inputs, torch.full_like(of.inputs.sigma, sigma)
+    conditions = (inputs.conditions.concatenated, tokens, residuals)
+    return Denoiser(network.denoise).loss(inputs.z0, inputs.n, level, *conditions, weight=inputs.mask)
 
 
 def summarize(differences: Tensor, attainable: Tensor, sigmas: Sequence[float], ranks: Ranks) -> Listening | None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from training.denoiser import Scalings, denoised
+from training.denoiser import Denoiser
 from training.network import SayAnything
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD's scheduler
@@ -70,12 +70,14 @@ def guided(
     tokens, residuals = stacked(tokens), [stacked(residual) for residual in residuals]
     shown = torch.cat([concatenated, concatenated]) if double else concatenated
 
+    def network_at(scaled: Tensor, c_noise: Tensor) -> Tensor:
+        return network.denoise(scaled.to(shown.dtype), c_noise, shown, tokens, residuals)
+
+    denoiser = Denoiser(network_at)
+
     def denoise(z: Tensor, sigma: float) -> Tensor:
         noisy = torch.cat([z, z]) if double else z
-        levels = torch.full((len(noisy),), sigma, device=z.device, dtype=torch.float32)
-        scalings = Scalings.of(levels)
-        F = network.denoise((scalings.c_in * noisy).to(shown.dtype), scalings.c_noise, shown, tokens, residuals)
-        D = denoised(F.float(), noisy, levels)
+        D = denoiser(noisy, torch.full((len(noisy),), sigma, device=z.device, dtype=torch.float32))
         if not double:
             return D
         without, with_all = D.chunk(2)

@@ -43,11 +43,11 @@ from training.checkpoint import SETTINGS, Checkpoints, State, export, export_of,
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
 from training.curated import Curated, read_curated  # noqa: E402
 from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
-from training.journal import Journal  # noqa: E402
+from training.distributed import Ranks, distribute, join_ranks  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
+from training.loss import diffusion_loss, prepare_inputs  # noqa: E402
+from training.metric_logger import MetricLogger  # noqa: E402
 from training.network import PARTS, AudioShape, SayAnything, build, given  # noqa: E402
-from training.objective import losses, prepare  # noqa: E402
-from training.ranks import Ranks, spread, started  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
@@ -75,7 +75,7 @@ class Trainer:
         """`init` is a trained network to begin with, instead of the base."""
         self.recipe, self.settings, self.data, self.run_folder, self.ranks = recipe, settings, data, run, ranks
         self.micro_batch = min(settings.optimizer.micro_batch, settings.optimizer.global_batch // ranks.world)
-        self.rounds, rest = divmod(settings.optimizer.global_batch, max(self.micro_batch * ranks.world, 1))
+        self.accumulation_steps, rest = divmod(settings.optimizer.global_batch, max(self.micro_batch * ranks.world, 1))
         if rest or not self.micro_batch:
             raise ValueError(
                 f"optimizer.global_batch {settings.optimizer.global_batch} is no multiple of {ranks.world} ranks x "
@@ -92,10 +92,10 @@ class Trainer:
         if settings.run.checkpointing:
             self.network.unet.enable_gradient_checkpointing()
         self.cost = clip_cost(self.network, self.codec, settings)
-        self.wrapped = spread(self.network, ranks, settings.run)
+        self.wrapped = distribute(self.network, ranks, settings.run)
         if settings.run.compile:
             self.network.unet.compile()
-        self.state = State(self.network, optimizer_of(self.network, settings), averaged_of(self.network))
+        self.state = State(self.network, optimizer_of(self.network, settings), copy_parameters(self.network))
         self.checkpoints = Checkpoints(run, settings.run.keep, ranks)
         self.validation = Validation.of(validated, settings, self.codec, ranks)
         self.stop_asked = False
@@ -105,14 +105,14 @@ class Trainer:
         """Train to the last step; False if a signal stopped it earlier. Raises Diverged."""
         state, wanted = self.state, self.settings.optimizer.steps
         resumed = self.checkpoints.load_newest(state)
-        with Journal(self.run_folder, self.settings, self.cost, self.ranks, state, resumed) as journal:
+        with MetricLogger(self.run_folder, self.settings, self.cost, self.ranks, state, resumed) as logger:
             batches = self._batches()
             if state.step == 0:
-                self._validate(journal)  # the base: what training starts from
+                self._validate(logger)  # the base: what training starts from
             while state.step < wanted and not self._stopping():
-                self._step(batches, journal)
+                self._step(batches, logger)
                 if state.step % self.settings.run.validate_every == 0 or state.step == wanted:
-                    self._validate(journal)
+                    self._validate(logger)
                 if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
                     raise Diverged(self._last_good())
                 if state.step % self.settings.run.save_every == 0 and state.step < wanted and not self.skipped_in_a_row:
@@ -121,24 +121,24 @@ class Trainer:
             self.checkpoints.finish()
         return state.step >= wanted
 
-    def _step(self, batches: Iterator[Batch], journal: "Journal") -> None:
+    def _step(self, batches: Iterator[Batch], logger: "MetricLogger") -> None:
         """One optimizer step over a global batch: draw, noise, predict, compare, update, average."""
         state, settings = self.state, self.settings
         self.wrapped.train()
-        for number in range(self.rounds):
-            with journal.waiting():
+        for number in range(self.accumulation_steps):
+            with logger.time_waiting():
                 batch = next(batches)
             state.replaced += len(batch.quarantined)
-            noisy = prepare(batch.to(self.ranks.device), self.codec, settings.noise, settings.model.fusion)
-            with self._gradients_shared(last=number == self.rounds - 1):
+            inputs = prepare_inputs(batch.to(self.ranks.device), self.codec, settings.noise, settings.model.fusion)
+            with self._gradients_shared(last=number == self.accumulation_steps - 1):
                 with autocast(self.ranks.device, settings.run.precision):
-                    found = losses(self.wrapped, noisy, settings.loss.outside)
-                (found.mean() / self.rounds).backward()
-            journal.losses(noisy.sigma, found.detach())
+                    found = diffusion_loss(self.wrapped, inputs, settings.loss.outside)
+                (found.mean() / self.accumulation_steps).backward()
+            logger.add_losses(inputs.sigma, found.detach())
         norm = self._update()
         state.step += 1
         state.samples += settings.optimizer.global_batch
-        journal.step_done(norm, self._learning_rate())
+        logger.end_step(norm, self._learning_rate())
 
     def _update(self) -> float:
         """Clip, step and average unless a gradient is not finite, which skips the step on all ranks; the norm."""
@@ -153,7 +153,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             optimizer.step()
-            self._average()
+            self._update_ema()
         optimizer.zero_grad(set_to_none=True)
         return found
 
@@ -173,13 +173,13 @@ class Trainer:
         return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1), left)
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _update_ema(self) -> None:
         """EMA of the parameters; early on over fewer steps, so that it does not remember the start."""
         decay = min(self.settings.optimizer.ema_decay, (1 + self.state.step) / (10 + self.state.step))
         parameters = dict(self.network.named_parameters())
-        names = list(self.state.averaged)
+        names = list(self.state.ema)
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            [self.state.averaged[n] for n in names], [parameters[n].data for n in names], 1 - decay
+            [self.state.ema[n] for n in names], [parameters[n].data for n in names], 1 - decay
         )
 
     def _gradients_shared(self, last: bool):
@@ -202,17 +202,17 @@ class Trainer:
             workers=self.settings.data.workers,
         )
 
-    def _validate(self, journal: "Journal") -> None:
+    def _validate(self, logger: "MetricLogger") -> None:
         self.network.eval()
         folder = self.run_folder / "validation" / f"step-{self.state.step:08d}"
-        with self.state.averaged_weights():  # what is exported
+        with self.state.ema_weights():  # what is exported
             loss, listening = self.validation.loss(self.network), self.validation.listening(self.network)
             picture = self.validation.pictures(self.network, folder)
-        journal.validated(loss, listening, picture)
+        logger.log_validation(loss, listening, picture)
 
     def _save(self) -> None:
         self.checkpoints.save(self.state)
-        export(self.network, self.state.averaged, self.run_folder / "export", self.ranks, self.recipe)
+        export(self.network, self.state.ema, self.run_folder / "export", self.ranks, self.recipe)
 
     def _stopping(self) -> bool:
         """Whether any rank was asked to stop."""
@@ -293,7 +293,7 @@ def optimizer_of(network: SayAnything, settings: TrainingSettings) -> torch.opti
     )
 
 
-def averaged_of(network: SayAnything) -> dict[str, torch.Tensor]:
+def copy_parameters(network: SayAnything) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
 
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as held:
         try:
             settings = load_settings(options.profile, options.set)
-            ranks = held.enter_context(started(settings.run.device))
+            ranks = held.enter_context(join_ranks(settings.run.device))
             if settings.run.threads:
                 torch.set_num_threads(settings.run.threads)
             data = open_data(options.data, settings.data, settings.mask)

@@ -17,11 +17,11 @@ from media.encode import encode_mp4
 from storage.atomic_write import atomic_write
 from training.batch import Batch
 from training.data import Dataset, loader
+from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.listening import Listening, PairedWindows
+from training.loss import diffusion_loss, prepare_inputs
 from training.network import SayAnything
-from training.objective import losses, prepare
-from training.ranks import Ranks
 from training.sampler import euler, guided, karras_sigmas
 from training.settings import TrainingSettings
 
@@ -52,9 +52,11 @@ class Validation:
         """Mean loss over the windows of all ranks, at noise levels drawn as in training; a meeting point."""
         total, count = 0.0, 0
         for batch in self.batches:
-            noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
+            inputs = prepare_inputs(
+                batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False
+            )
             with autocast(self.ranks.device, self.settings.run.precision):
-                total += losses(network, noisy).sum().item()
+                total += diffusion_loss(network, inputs).sum().item()
             count += len(batch.keys)
         total, count = self.ranks.sum(total, count)
         return total / count
@@ -79,13 +81,15 @@ class Validation:
     @torch.no_grad()
     def _grid(self, network: SayAnything, batch: Batch) -> np.ndarray:
         """[T, 3 * H, B * W, 3] uint8: true, masked and generated, one column a clip."""
-        noisy = prepare(batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False)
+        inputs = prepare_inputs(
+            batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False
+        )
         with autocast(self.ranks.device, self.settings.run.precision):
-            tokens, residuals = network.encode(noisy.conditions)
+            tokens, residuals = network.encode(inputs.conditions)
             how = self.settings.sampling
-            denoise = guided(network, noisy.conditions.concatenated, tokens, residuals, how.guidance)
+            denoise = guided(network, inputs.conditions.concatenated, tokens, residuals, how.guidance)
             sigmas = karras_sigmas(self.settings.run.validation_steps, how.sigma_min, how.sigma_max)
-            z0 = euler(denoise, noisy.n, sigmas)
+            z0 = euler(denoise, inputs.n, sigmas)
         made = torch.stack([self.codec.decode(clip) for clip in z0])
         true = batch.frames()
         rows = [true, true * (1 - batch.masks()), made]

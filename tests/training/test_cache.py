@@ -14,10 +14,10 @@ from tests.training.toys import toy_vae
 from training.batch import Batch
 from training.cache import REFERENCE_EVERY, Cache, open_cache
 from training.data import Indexed, loader, open_data
+from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.linear_codec import LinearCodec
-from training.objective import prepare
-from training.ranks import Ranks
+from training.loss import prepare_inputs
 from training.settings import DataSettings, NoiseSettings
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -78,7 +78,7 @@ def test_cached_latents_are_what_the_codec_would_have_made(shards, tmp_path, mak
     stored = np.stack([arrays[s + p : s + p + 4] for s, p in zip(starts, places, strict=True)])
     assert len(rows) == 2
     other = replace(shown, latents=torch.from_numpy(stored))
-    a, b = (prepare(batch, made, NoiseSettings(), fusion) for batch in (shown, other))
+    a, b = (prepare_inputs(batch, made, NoiseSettings(), fusion) for batch in (shown, other))
     torch.testing.assert_close(a.z0, b.z0, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(a.conditions.concatenated, b.conditions.concatenated, rtol=2e-3, atol=2e-3)
     assert torch.equal(a.n, b.n) and torch.equal(a.conditions.identity, b.conditions.identity)

@@ -8,8 +8,8 @@ import torch
 from pipelines import ROOT
 from tests.training.toys import make_base, make_network
 from training.checkpoint import Checkpoints, State, export
+from training.distributed import Ranks
 from training.network import SayAnything
-from training.ranks import Ranks
 
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 
@@ -22,11 +22,11 @@ def make_state(base) -> State:
 
 def test_what_is_exported_is_the_average(tmp_path):
     state = make_state(make_base(tmp_path / "svd"))
-    export(state.network, state.averaged, tmp_path / "export", ALONE, {})
-    export(state.network, state.averaged, tmp_path / "export", ALONE, {})  # over an older one
+    export(state.network, state.ema, tmp_path / "export", ALONE, {})
+    export(state.network, state.ema, tmp_path / "export", ALONE, {})  # over an older one
     loaded = dict(SayAnything.load(tmp_path / "export").named_parameters())
-    assert loaded.keys() == state.averaged.keys()
-    assert all(torch.equal(loaded[name], value) for name, value in state.averaged.items())
+    assert loaded.keys() == state.ema.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.ema.items())
     assert [path.name for path in tmp_path.glob("*export*")] == ["export"]
 
 
@@ -58,15 +58,15 @@ def test_the_newest_are_kept(tmp_path):
     assert [path.name for path in checkpoints.found()] == ["step-00000010", "step-00000100"]
 
 
-def test_averaged_weights_are_in_the_network_for_a_while_and_nothing_has_changed_afterwards(tmp_path):
+def test_ema_weights_are_in_the_network_for_a_while_and_nothing_has_changed_afterwards(tmp_path):
     state = make_state(make_base(tmp_path / "svd"))
     raw = {name: parameter.detach().clone() for name, parameter in state.network.named_parameters()}
-    averaged = {name: value.clone() for name, value in state.averaged.items()}
-    with pytest.raises(RuntimeError), state.averaged_weights():
+    averaged = {name: value.clone() for name, value in state.ema.items()}
+    with pytest.raises(RuntimeError), state.ema_weights():
         assert all(torch.equal(p, averaged[name]) for name, p in state.network.named_parameters())
         raise RuntimeError
     assert all(torch.equal(p, raw[name]) for name, p in state.network.named_parameters())
-    assert all(torch.equal(value, averaged[name]) for name, value in state.averaged.items())
+    assert all(torch.equal(value, averaged[name]) for name, value in state.ema.items())
 
 
 SLOW_DISK = """
@@ -78,7 +78,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from tests.training.test_checkpoint import make_state
 from training.checkpoint import Checkpoints
-from training.ranks import started
+from training.distributed import join_ranks
 
 write = FileSystemWriter.write_data
 
@@ -88,7 +88,7 @@ def write_slowly(self, *given):
 
 FileSystemWriter.write_data = write_slowly
 base, run = map(Path, sys.argv[1:])
-with started("cpu") as ranks:
+with join_ranks("cpu") as ranks:
     state, checkpoints = make_state(base), Checkpoints(run, 3, ranks, beside_training=True)
     for state.step in (1, 2):
         checkpoints.save(state)

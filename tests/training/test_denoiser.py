@@ -3,13 +3,35 @@ import torch
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
 from training import denoiser
-from training.denoiser import Scalings
+from training.denoiser import Denoiser, Scalings
 
 SIGMA = torch.tensor([0.02, 0.5, 3.0, 200.0])
 
 
 def drawn(seed: int) -> torch.Tensor:
     return torch.randn(4, 2, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def answering(F: torch.Tensor) -> Denoiser:
+    """A denoiser around a network that gives F whatever it sees."""
+    return Denoiser(lambda scaled, c_noise: F)
+
+
+def test_the_network_sees_what_equation_2_scales_and_the_conditions():
+    seen = []
+
+    def network(scaled: torch.Tensor, c_noise: torch.Tensor, *conditions: object) -> torch.Tensor:
+        seen.append((scaled, c_noise, conditions))
+        return torch.ones_like(scaled)
+
+    z, sigma, n = drawn(1), SIGMA.double(), drawn(2)
+    s, noisy = Scalings.of(sigma), z + sigma.view(-1, 1, 1, 1, 1) * n
+    found = Denoiser(network)(noisy, sigma, "audio", 1)
+    Denoiser(network).loss(z, n, sigma, "audio", 1)
+    assert torch.equal(found, s.c_skip * noisy + s.c_out)
+    for scaled, c_noise, conditions in seen:
+        assert torch.equal(scaled, s.c_in * noisy) and torch.equal(c_noise, s.c_noise)
+        assert conditions == ("audio", 1)
 
 
 def test_scalings_at_sigma_2_by_hand():
@@ -23,12 +45,12 @@ def test_scalings_at_sigma_2_by_hand():
 def test_the_v_form_is_lambda_times_the_denoising_score_matching_loss():
     F, z0, n, sigma = drawn(0), drawn(1), drawn(2), SIGMA.double()
     z = z0 + sigma.view(-1, 1, 1, 1, 1) * n
-    D = denoiser.denoised(F, z, sigma)
+    D = answering(F)(z, sigma)
     lambda_sigma = (1 + sigma**2) / sigma**2
     wanted = lambda_sigma * (D - z0).square().mean(dim=(1, 2, 3, 4))  # equation 5
     found = (F - denoiser.velocity(z0, n, sigma)).square().mean(dim=(1, 2, 3, 4))
     torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(denoiser.loss(F, z0, n, sigma), wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(answering(F).loss(z0, n, sigma), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers on numpy 2
@@ -47,7 +69,7 @@ def test_the_denoiser_is_that_of_diffusers_euler_scheduler():
         scheduler._step_index = i
         scaled = scheduler.scale_model_input(z, scheduler.timesteps[i])
         theirs = scheduler.step(F, scheduler.timesteps[i], z, return_dict=False)[1]
-        torch.testing.assert_close(denoiser.denoised(F, z, sigma.expand(4)), theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(answering(F)(z, sigma.expand(4)), theirs, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(Scalings.of(sigma.expand(4)).c_in * z, scaled, rtol=1e-5, atol=1e-6)
         assert scheduler.timesteps[i] == pytest.approx(0.25 * float(sigma.log()), rel=1e-4)
 
@@ -55,7 +77,7 @@ def test_the_denoiser_is_that_of_diffusers_euler_scheduler():
 def test_a_perfect_network_finds_the_clean_latents():
     z0, n, sigma = drawn(5), drawn(6), SIGMA.double()
     z = z0 + sigma.view(-1, 1, 1, 1, 1) * n
-    torch.testing.assert_close(denoiser.denoised(denoiser.velocity(z0, n, sigma), z, sigma), z0)
+    torch.testing.assert_close(answering(denoiser.velocity(z0, n, sigma))(z, sigma), z0)
 
 
 def test_sigma_is_log_normal():
@@ -87,8 +109,8 @@ def test_errors_outside_the_mask_count_by_their_weight():
     sigma, inside = torch.tensor([1e-6]), torch.tensor([1.0, 0.0]).view(1, 1, 1, 1, 2)
 
     def loss(outside: float) -> float:
-        return denoiser.loss(F, z0, n, sigma, inside + outside * (1 - inside)).item()
+        return answering(F).loss(z0, n, sigma, weight=inside + outside * (1 - inside)).item()
 
     assert loss(0.0) == pytest.approx(4)
-    assert loss(1.0) == pytest.approx(10) == denoiser.loss(F, z0, n, sigma).item()
+    assert loss(1.0) == pytest.approx(10) == answering(F).loss(z0, n, sigma).item()
     assert loss(0.1) == pytest.approx((4 + 1.6) / 1.1)

@@ -15,6 +15,7 @@ from tests.training.toys import toy_vae
 from training import train
 from training.data import Dataset, loader, open_data
 from training.denoiser import weighted_mean
+from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.listening import (
     Estimate,
@@ -25,7 +26,6 @@ from training.listening import (
     summarize,
 )
 from training.network import AudioShape, SayAnything, build
-from training.ranks import Ranks
 from training.settings import DataSettings, TrainingSettings, load_settings
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -135,8 +135,8 @@ class Oracle(SayAnything):
     def __init__(self, pairs: PairedWindows) -> None:
         torch.nn.Module.__init__(self)
         both = [window for pair in pairs.pairs for window in pair]
-        self.sounds = torch.cat([window.noisy.conditions.audio_rows.flatten(1) for window in both])
-        self.pictures = torch.cat([window.noisy.z0 for window in both])
+        self.sounds = torch.cat([window.inputs.conditions.audio_rows.flatten(1) for window in both])
+        self.pictures = torch.cat([window.inputs.z0 for window in both])
 
     def encode(self, conditions):  # type: ignore[override]
         heard = conditions.audio_rows.flatten(1)
@@ -164,12 +164,12 @@ def test_a_network_that_draws_what_belongs_to_the_sound_listens_all_that_is_atta
 
 def test_the_wrong_sound_is_of_the_same_clip_a_second_away(squares: Path, base: Path) -> None:
     for first, second in pairs_of(squares, base, windows=8).pairs:
-        mine, other = (window.noisy.conditions.audio_rows for window in (first, second))
+        mine, other = (window.inputs.conditions.audio_rows for window in (first, second))
         assert mine.shape == other.shape
         assert not (mine == other).all(dim=(1, 2, 3)).any()
         # both windows show the same head: beside the mask nothing differs
-        beside = 1 - first.noisy.mask.amax(dim=1, keepdim=True)
-        shown = [window.noisy.conditions.concatenated for window in (first, second)]
+        beside = 1 - first.inputs.mask.amax(dim=1, keepdim=True)
+        shown = [window.inputs.conditions.concatenated for window in (first, second)]
         assert ((shown[0] - shown[1]).abs() * beside).amax() < 0.5
 
 

@@ -3,7 +3,7 @@ import torch
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
 from tests.training.toys import make_base, make_conditions, make_latents, make_network
-from training.denoiser import Scalings, denoised
+from training.denoiser import Denoiser
 from training.sampler import SAMPLERS, euler, guided, karras_sigmas
 
 # diffusers' schedulers on numpy 2
@@ -37,9 +37,7 @@ def test_euler_walks_as_diffusers_scheduler_does():
         z = theirs.step(network(theirs.scale_model_input(z, t), float(t)), t, z, return_dict=False)[0]
 
     def denoise(z: torch.Tensor, sigma: float) -> torch.Tensor:
-        levels = torch.full((len(z),), sigma)
-        s = Scalings.of(levels)
-        return denoised(network(s.c_in * z, float(s.c_noise[0])), z, levels)
+        return Denoiser(lambda scaled, c_noise: network(scaled, float(c_noise[0])))(z, torch.full((len(z),), sigma))
 
     torch.testing.assert_close(euler(denoise, noise, karras_sigmas(10)), z, rtol=1e-3, atol=1e-3)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pipelines import ROOT
 from tests.training.toys import make_base
-from training import objective, train
+from training import loss, train
 
 SMALL = ["data.size=32", "data.frames=4", "optimizer.global_batch=4", "optimizer.micro_batch=2", "data.workers=0",
          "optimizer.warmup_steps=2", "run.threads=1", "run.validation_windows=2", "run.validation_steps=2",
@@ -142,7 +142,7 @@ def test_a_run_whose_weights_are_no_numbers_stops_and_names_the_last_good_checkp
 ):
     monkeypatch.setattr(train, "MAX_SKIPPED_IN_A_ROW", 3)
     run(command(tmp_path / "run", "optimizer.steps=2"))
-    monkeypatch.setattr(train, "losses", lambda *given: objective.losses(*given) * torch.nan)
+    monkeypatch.setattr(train, "diffusion_loss", lambda *given: loss.diffusion_loss(*given) * torch.nan)
     said = run(command(tmp_path / "run", "optimizer.steps=50", "run.save_every=1"), code=1)
     assert "stopped at step 5: 3 steps in a row" in said
     assert "step-00000002; try a lower optimizer.learning_rate" in said

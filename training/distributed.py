@@ -46,7 +46,7 @@ class Ranks:
 
 
 @contextmanager
-def started(device: str, patience: timedelta | None = None) -> Iterator[Ranks]:
+def join_ranks(device: str, patience: timedelta | None = None) -> Iterator[Ranks]:
     """This process among those of its torchrun, which wait so long for each other (None: as torch does).
 
     Raises ValueError if `device` is not there.
@@ -69,7 +69,7 @@ def started(device: str, patience: timedelta | None = None) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def spread(network: SayAnything, ranks: Ranks, settings: RunSettings) -> nn.Module:
+def distribute(network: SayAnything, ranks: Ranks, settings: RunSettings) -> nn.Module:
     """The network to train with: itself, in DDP, or sharded by FSDP2 in place."""
     if settings.fsdp:
         _shard(network, settings)

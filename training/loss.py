@@ -7,14 +7,14 @@ from torch import Tensor
 
 from training import denoiser
 from training.batch import Batch
-from training.denoiser import Scalings
+from training.denoiser import Denoiser
 from training.latents import LatentCodec, concatenated_and_identity, identity_of, latent_mask
 from training.network import Conditions, SayAnything
 from training.settings import Fusion, NoiseSettings
 
 
 @dataclass(frozen=True)
-class Noisy:
+class DiffusionInputs:
     """A batch ready for the network: z0 and n [B, F, 4, h, w], sigma [B], conditions, mask [B, F, 1, h, w]."""
 
     z0: Tensor
@@ -24,17 +24,17 @@ class Noisy:
     mask: Tensor
 
 
-def prepare(
+def prepare_inputs(
     batch: Batch, codec: LatentCodec, noise: NoiseSettings, fusion: Fusion, mask_conditions: bool = True
-) -> Noisy:
-    """Encode a batch and draw its noise. `mask_conditions` False keeps every condition, as validation wants."""
+) -> DiffusionInputs:
+    """Encode a batch and draw its noise. With `mask_conditions` False every condition is kept, as in validation."""
     mean, std, concatenated, identity = encode(batch, codec, fusion)
     shape = tuple(concatenated.shape[1:])
     draws = [denoiser.draw_noise(seed, shape) for seed in batch.noise_seed.tolist()]
     n, posterior, normal = (torch.stack(parts).to(concatenated.device) for parts in zip(*draws, strict=True))
     rates = (noise.drop_audio, noise.drop_identity) if mask_conditions else (0.0, 0.0)
     keep_audio, keep_identity = denoiser.draw_masks(batch.drop_draws, *rates)
-    return Noisy(
+    return DiffusionInputs(
         z0=codec.sample(mean, std, posterior),
         n=n,
         sigma=denoiser.draw_sigma(normal, noise.P_mean, noise.P_std),
@@ -55,10 +55,7 @@ def encode(batch: Batch, codec: LatentCodec, fusion: Fusion) -> tuple[Tensor, Te
     return mean, std, masked, identity_of(codec, reference, reference_mask, fusion)
 
 
-def losses(network: SayAnything | torch.nn.Module, noisy: Noisy, outside: float = 1.0) -> Tensor:
-    """Equation 5 of each clip, [B], its errors outside the mask weighted. `network` may be wrapped for DDP."""
-    s = Scalings.of(noisy.sigma)
-    z = noisy.z0 + noisy.sigma.view(-1, 1, 1, 1, 1) * noisy.n
-    F = network(s.c_in * z, s.c_noise, noisy.conditions)
-    weight = None if outside == 1.0 else noisy.mask + outside * (1 - noisy.mask)
-    return denoiser.loss(F, noisy.z0, noisy.n, noisy.sigma, weight)
+def diffusion_loss(network: SayAnything | torch.nn.Module, inputs: DiffusionInputs, outside: float = 1.0) -> Tensor:
+    """Return equation 5 of each clip, [B], its errors outside the mask weighted. `network` may be wrapped for DDP."""
+    weight = None if outside == 1.0 else inputs.mask + outside * (1 - inputs.mask)
+    return Denoiser(network).loss(inputs.z0, inputs.n, inputs.sigma, inputs.conditions, weight=weight)

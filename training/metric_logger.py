@@ -26,8 +26,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from training import curve
 from training.cost import Cost, peak_flops
+from training.distributed import Ranks
 from training.listening import Heard, Listening
-from training.ranks import Ranks
 from training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ SIGMA_EDGES = (
 log = logging.getLogger("training")
 
 
-class Journal:
-    """Collects on every rank, writes on the first. Used as a `with` block."""
+class MetricLogger:
+    """Collects numbers on every rank and writes them on the first. Used as a `with` block."""
 
     def __init__(
         self, run: Path, settings: TrainingSettings, cost: Cost, ranks: Ranks, state: "State", resumed: bool
@@ -75,17 +75,17 @@ class Journal:
             self._draw()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around what waits for data."""
+    def time_waiting(self) -> Iterator[None]:
+        """Add the time that its `with` block takes to the time spent waiting for data."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
 
-    def losses(self, sigma: Tensor, found: Tensor) -> None:
-        """Losses of clips [B] and their noise levels; kept on the device until they are written."""
+    def add_losses(self, sigma: Tensor, found: Tensor) -> None:
+        """Add the losses of clips [B] and their noise levels; they stay on the device until they are written."""
         self._losses.append((sigma, found))
 
-    def step_done(self, gradient_norm: float, learning_rate: float) -> None:
+    def end_step(self, gradient_norm: float, learning_rate: float) -> None:
         self._norm = gradient_norm
         every = self.settings.run.log_every
         if self.state.step % every and self.state.step != self.settings.optimizer.steps:
@@ -95,7 +95,7 @@ class Journal:
         self._write(learning_rate)
         self._clear()
 
-    def validated(self, loss: float, listening: Listening | None, picture: np.ndarray | None) -> None:
+    def log_validation(self, loss: float, listening: Listening | None, picture: np.ndarray | None) -> None:
         """Log one validation; listening is None where the clips were too short to measure it."""
         if self.ranks.first:
             self._scalars({"validation/loss": loss, **(listening.scalars() if listening else {})})

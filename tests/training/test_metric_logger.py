@@ -12,9 +12,9 @@ from torch import nn
 
 from training.checkpoint import State
 from training.cost import Cost
-from training.journal import Journal, start_wandb
+from training.distributed import Ranks
 from training.listening import Estimate, Heard, Listening
-from training.ranks import Ranks
+from training.metric_logger import MetricLogger, start_wandb
 from training.settings import TrainingSettings, load_settings
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -34,9 +34,9 @@ def validate(run: Path, settings: TrainingSettings, steps: list[int], heard: Hea
     network = nn.Linear(1, 1)
     state = State(network, torch.optim.AdamW(network.parameters()), {})  # pyright: ignore[reportArgumentType]
     run.mkdir(exist_ok=True)
-    with Journal(run, settings, NO_COST, ALONE, state, resumed=False) as journal:
+    with MetricLogger(run, settings, NO_COST, ALONE, state, resumed=False) as logger:
         for state.step in steps:
-            journal.validated(0.5, Listening(heard, {5.0: heard}) if heard else None, None)
+            logger.log_validation(0.5, Listening(heard, {5.0: heard}) if heard else None, None)
     return [json.loads(line) for line in (run / "train.log").read_text().splitlines()]
 
 
