@@ -20,7 +20,7 @@ from training.data import Dataset, loader
 from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.listening import Listening, PairedWindows
-from training.loss import diffusion_loss, prepare_inputs
+from training.loss import DiffusionInputs, diffusion_loss, prepare_inputs
 from training.network import SayAnything
 from training.sampler import euler, guided, karras_sigmas
 from training.settings import TrainingSettings
@@ -77,6 +77,11 @@ class Validation:
         except Exception:  # a full disk or a codec must not end days of training
             log.exception("validation pictures failed; training goes on")
             return None
+
+    def _inputs(self, batch: Batch) -> DiffusionInputs:
+        """Return a batch with its noise, and with every condition."""
+        noise, fusion = self.settings.noise, self.settings.model.fusion
+        return prepare_inputs(batch, self.codec, noise, fusion, mask_conditions=False)
 
     @torch.no_grad()
     def _grid(self, network: SayAnything, batch: Batch) -> np.ndarray:
