@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+import renamed
+
 ROOT = Path(__file__).resolve().parent
 PIPELINES = ROOT / "pipelines.yaml"
 
@@ -188,7 +190,17 @@ def compose(path: Path) -> yaml.MappingNode:
     if not isinstance(node, yaml.MappingNode):
         raise ProfileError(f"{path}: a mapping of profiles was expected")
     refuse_repeated_keys(node, path)
+    rename_stages(node)
     return node
+
+
+def rename_stages(node: yaml.Node) -> None:
+    """Give stages in a document the names that they have today; a profile of an earlier version keeps working."""
+    if isinstance(node, yaml.ScalarNode):
+        node.value = renamed.stage_today(node.value)
+    for child in node.value if isinstance(node, yaml.CollectionNode) else []:
+        for each in child if isinstance(child, tuple) else (child,):
+            rename_stages(each)
 
 
 def refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
@@ -265,6 +277,7 @@ def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[st
     """Sets one value from the command line; the path must exist."""
     dotted, value = parse_override(override, "filters/niqe.max_niqe=7.5")
     owner, _, key = dotted.rpartition(".")
+    owner = renamed.stage_today(owner)
     by_name = dict(stages)
     if owner in by_name:
         by_name[owner][key] = value

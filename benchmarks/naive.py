@@ -233,7 +233,7 @@ class Naive:
         piece.mouth = mouth_channels(np.array(points, np.float32), np.array(shapes, np.float32))
         for picture in folder.glob("*.jpg"):
             picture.unlink()
-        self.judge(piece, "steps/voice_activity", "filters/audible", "filters/speech")
+        self.judge(piece, "steps/voice_activity", "filters/source_speech", "filters/clip_speech")
 
     def judge(self, piece: Piece, *names: str, frames: np.ndarray | None = None) -> None:
         """Asks these stages of the profile about a file as if it were a source."""

@@ -28,6 +28,7 @@ from curation.ledger_files import (
     LEDGER,
     MEANINGS,
     append_to_log,
+    parse_curated,
     read_finished,
     read_log,
     read_segment,
@@ -174,7 +175,7 @@ class Ledger:
     def read_curated(self) -> list[Curated]:
         """Return the result of every finished source, in order of path."""
         assert not self.waiting, "flush first"
-        found = {row["path"]: Curated(**json.loads(row["curated"])) for _, row in read_finished(self.output)}
+        found = {row["path"]: Curated(**parse_curated(row)) for _, row in read_finished(self.output)}
         return [found[path] for path in sorted(found)]
 
     def drop_parts(self, parts: Iterable[Path]) -> None:

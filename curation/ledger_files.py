@@ -9,13 +9,14 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+import renamed
 from storage.table import TableFormat, read_table
 
 FOLDER = "ledger"
@@ -55,6 +56,13 @@ def read_finished(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     last = {row["path"]: path for path in segments(output) for row in read_segment(path, heads_only=True)}
     for path in segments(output):
         yield from ((path, row) for row in read_segment(path) if last[row["path"]] == path)
+
+
+def parse_curated(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the column `curated` of a finished source: `source`, `clips` and `sampled`, with today's names."""
+    found = json.loads(row["curated"])
+    clips = [renamed.with_todays_names(clip) for clip in found["clips"]]
+    return {**found, "source": renamed.with_todays_names(found["source"]), "clips": clips}
 
 
 def append_to_log(log: Path, texts: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from clock import FPS, SAMPLE_RATE
 from curation.clip import Clip, Source
-from curation.filters.audible import voice_of
+from curation.filters.source_speech import voice_of
 from curation.ledger_files import part_path
 from curation.stage import Stage, Timer, run_stages
 from curation.videos import storable

@@ -1,4 +1,7 @@
-"""The manifests of an output folder as DataFrames. Raises ManifestError where they cannot be had."""
+"""The manifests of an output folder as DataFrames. Raises ManifestError where they cannot be had.
+
+Tables of earlier versions are read with today's names of stages and columns (`renamed.py`).
+"""
 
 import json
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import renamed
 from manifests.schema import CLIPS_FORMAT, FOLDER, SOURCES_FORMAT, TIMINGS_FORMAT
 from storage.table import TableError, TableFormat, read_notes, read_table
 
@@ -40,14 +44,19 @@ def read_run_notes(output: Path) -> Notes:
         notes = read_notes(_path(output, "clips"), CLIPS_FORMAT)
     except TableError as error:
         raise ManifestError(str(error)) from error
-    return Notes(*(json.loads(notes[name]) for name in ("reasons", "scores", "stages")))
+    reasons, scores, stages = (json.loads(notes[name]) for name in ("reasons", "scores", "stages"))
+    return Notes(reasons, renamed.with_todays_names(scores), [renamed.stage_today(stage) for stage in stages])
 
 
 def _read(output: Path, name: str, table_format: TableFormat) -> pd.DataFrame:
     try:
-        return read_table(_path(output, name), table_format)
+        table = read_table(_path(output, name), table_format)
     except TableError as error:
         raise ManifestError(str(error)) from error
+    table = table.rename(columns=renamed.COLUMNS)
+    if "stage" in table.columns:
+        table["stage"] = table["stage"].cat.rename_categories(renamed.stage_today)
+    return table
 
 
 def _path(output: Path, name: str) -> Path:

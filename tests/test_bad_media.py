@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from curation.clip import Clip
-from curation.filters.audible import Audible
+from curation.filters.source_speech import SourceSpeech
 from curation.source import Curated, Identity, curate, duplicate, identify, part_path
 from curation.stage import Step, collect_meanings
 from curation.steps.crop import Crop
@@ -65,7 +65,7 @@ class Gaze(Step):
         yield replace(clip, track=track_of(np.ones(len(clip), bool), side=20.0, x=4.0))
 
 
-STAGES = (VoiceActivity(), Audible(min_speech_s=0.0), Shots(), Gaze(), Windows(), Crop(size=32))
+STAGES = (VoiceActivity(), SourceSpeech(min_speech_s=0.0), Shots(), Gaze(), Windows(), Crop(size=32))
 
 
 @dataclass(frozen=True)

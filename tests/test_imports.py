@@ -12,28 +12,17 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS: dict[str, set[str]] = {  # room -> the rooms that it may import: those above it in this list, and never all
     "clock": set(),
     "command": set(),
+    "renamed": set(),
     "storage": set(),
-    "pipelines": set(),  # stages are found by their names
+    "pipelines": {"renamed"},  # stages are found by their names
     "weights": {"pipelines"},  # `python weights.py fetch --profile NAME` asks which files a profile names
     "media": {"clock"},
     "models": {"clock", "media", "storage", "weights"},
     "shards": {"clock", "storage"},
-    "manifests": {"clock", "storage"},
-    "curation": {"clock", "command", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
-    "training": {"clock", "command", "storage", "pipelines", "weights", "media", "models", "shards", "manifests"},
-    "demo": {
-        "clock",
-        "command",
-        "storage",
-        "pipelines",
-        "weights",
-        "media",
-        "models",
-        "shards",
-        "manifests",
-        "training",
-    },
+    "manifests": {"clock", "renamed", "storage"},
 }
+LEAVES = {*ROOMS}
+ROOMS |= {"curation": LEAVES, "training": LEAVES - {"renamed"}, "demo": LEAVES - {"renamed"} | {"training"}}
 
 
 def files(room: str) -> list[Path]:

@@ -230,7 +230,11 @@ BEFORE_THE_CROP = """\
             "",
             ":12: steps/stable_spans needs a face track; put steps/faces before it",
         ),
-        ("    - steps/voice_activity\n", "    - filters/speech\n", "needs voice activity; put steps/voice_activity"),
+        (
+            "    - steps/voice_activity\n",
+            "    - filters/clip_speech\n",
+            "needs voice activity; put steps/voice_activity",
+        ),
         (
             BEFORE_THE_CROP,
             "    - steps/crop\n    - steps/windows\n",

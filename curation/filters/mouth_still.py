@@ -9,7 +9,7 @@ import numpy as np
 
 from clock import FPS
 from curation.clip import Clip
-from curation.filters.audible import CHUNK_S, SPEAKING, voice_of
+from curation.filters.source_speech import CHUNK_S, SPEAKING, voice_of
 from curation.stage import LANDMARKS, VOICE, Filter
 from curation.verdicts import Limit
 from models.mouth import LIP_OPENING, mouth_channels

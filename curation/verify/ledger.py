@@ -1,6 +1,5 @@
 """Whether manifests and parts say of every finished source what the ledger does."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from curation.ledger_files import (
     ATTEMPTS,
     DROPPED_PARTS,
     FOLDER,
+    parse_curated,
     part_path,
     read_finished,
     read_log,
@@ -40,7 +40,7 @@ def check_ledger(output: Path, tables: Tables, whole_parts: bool) -> Iterator[Fi
     dropped_parts, ended = read_log(folder / DROPPED_PARTS), set()
     try:
         for segment, row in read_finished(output):
-            path, curated = row["path"], json.loads(row["curated"])
+            path, curated = row["path"], parse_curated(row)
             if path in ended:
                 yield Finding("ledger", f"{segment}: has two ends of {path}")
             elif path in sources:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+import renamed
 from curation.verify.streams import check_streams
 from curation.verify.tables import CHECKED_FIELDS, Finding, Rows, Tables, records, same
 from shards.index import INDEX_NAME, offset_column, size_column
@@ -173,7 +174,7 @@ def check_sample(path: Path, row: Mapping[str, Any], required: Collection[str], 
 def differences(fields: Mapping[str, Any], clip: Mapping[str, Any]) -> Iterator[str]:
     """What a sample's JSON says otherwise than its row of clips.parquet: how far its sound was moved, its scores."""
     moved = {name: fields[name] for name in ("audio_shift_frames",) if name in fields}
-    stated = {**moved, **fields.get("scores", {})}
+    stated = {**moved, **renamed.with_todays_names(fields.get("scores", {}))}
     for name, value in stated.items():
         if name not in clip:
             yield f"json: {name} is no column of clips.parquet"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+import renamed
 from clock import FPS
 from manifests.reader import ManifestError, read_clips
 from manifests.schema import FOLDER, KEPT, SOURCES_FORMAT, STATUSES, TIMINGS_FORMAT
@@ -55,7 +56,7 @@ def read_tables(output: Path) -> tuple[Tables, list[Finding]]:
         lambda: read_clips(output),
         lambda: read_table(output / FOLDER / "sources.parquet", SOURCES_FORMAT),
         lambda: read_index(output / "shards"),
-        lambda: read_table(output / FOLDER / "timings.parquet", TIMINGS_FORMAT),
+        lambda: read_table(output / FOLDER / "timings.parquet", TIMINGS_FORMAT).rename(columns=renamed.COLUMNS),
     )
     for reader in readers:
         try:

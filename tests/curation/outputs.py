@@ -24,7 +24,7 @@ MARGIN = 3
 PX = 64
 GOOD = {
     "source_loudness_db": -20.0, "source_speech_s": 7.0, "source_speech_share": 0.8, "shot_cuts": 0.0,
-    "glance_face_max_px": 380.0, "glance_gap_s": 2.0,
+    "keyframe_face_max_px": 380.0, "keyframe_gap_s": 2.0,
     "source_face_max_px": 400.0, "face_share": 1.0, "face_max_px": 400.0, "face_median_px": 390.0, "face_p10_px": 380.0,
     "face_score": 0.9, "faces_mean": 1.0, "second_face_px": 0.0, "span_face_max_px": 400.0, "speech_share": 0.8,
     "loudness_db": -20.0, "crop_px": 500.0, "blur": 0.4, "niqe": 5.0, "landmark_share": 1.0, "lip_confidence": 0.7,
@@ -32,8 +32,8 @@ GOOD = {
     "lip_window_threshold": 0.3, "lip_window_agreement": 1.0,
 }  # fmt: skip
 OF_SOURCE = (
-    "source_loudness_db", "source_speech_s", "source_speech_share", "glance_face_max_px", "glance_gap_s", "shot_cuts",
-    "source_face_max_px",
+    "source_loudness_db", "source_speech_s", "source_speech_share", "keyframe_face_max_px", "keyframe_gap_s",
+    "shot_cuts", "source_face_max_px",
 )  # fmt: skip
 OF_TRACK = ("face_share", "face_max_px", "face_median_px", "face_p10_px", "face_score", "faces_mean", "second_face_px")
 
@@ -60,8 +60,8 @@ def made_rows(folder: Path) -> list[dict[str, Any]]:
         row("anna.mp4", 75, 140, "blur", "filters/blur", **(GOOD | {"blur": 0.7})),
         row("anna.mp4", 140, 200, "kept", None, **(GOOD | {"blur": 0.65, "lip_offset_frames": 2.0}))
         | {"audio_shift_frames": 2},
-        row("berta's #1.mp4", 0, 50, "no_speech", "filters/audible", **(GOOD | quiet)),
-        row("berta's #1.mp4", 50, 75, "no_speech", "filters/audible", remainder="steps/stable_spans:short",
+        row("berta's #1.mp4", 0, 50, "no_speech", "filters/source_speech", **(GOOD | quiet)),
+        row("berta's #1.mp4", 50, 75, "no_speech", "filters/source_speech", remainder="steps/stable_spans:short",
             **only(*OF_SOURCE, *OF_TRACK, **quiet)),
         row("<cleo>.mp4", 0, 40, "error:worker_crash", None, detail="Fatal Python error: </script> Segmentation fault"),
         copy | {"source": str(folder / "videos" / "copy of anna.mp4"), "detail": "same bytes"},

@@ -106,6 +106,6 @@ def test_without_a_large_face_only_keyframes_are_decoded(
     counted: Counter[str], stages: list[Stage], talkers: Callable[..., Path], tmp_path: Path
 ) -> None:
     found = curated(talkers("small_face") / "small_face.mp4", stages, tmp_path)
-    assert (found.source["reason"], found.clips[0]["stage"]) == ("face_size", "filters/glance")
+    assert (found.source["reason"], found.clips[0]["stage"]) == ("face_size", "filters/keyframe_face_size")
     assert counted["decoded"] == 0
     assert counted["detector"] == counted["scaled"] <= found.source["frames"] / 50 + 1

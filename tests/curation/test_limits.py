@@ -73,7 +73,7 @@ def test_a_limit_whose_crossing_changes_nothing_does_not_count() -> None:
 def test_a_dropped_clip_counts_for_the_filter_that_dropped_it_and_the_shortest_way_back() -> None:
     blurred = {"kept": False, "stage": "filters/blur", "blur": 0.714, "niqe": 30.0}
     assert nearest(clips_of(blurred)) == [("blur <= max_blur", -0.05)]
-    silent = {"kept": False, "stage": "filters/audible", "source_speech_s": 1.5, "source_speech_share": 0.27}
+    silent = {"kept": False, "stage": "filters/source_speech", "source_speech_s": 1.5, "source_speech_share": 0.27}
     assert nearest(clips_of(silent)) == [("source_speech_share >= min_share", -0.1)]
 
 
@@ -83,7 +83,7 @@ def test_of_several_limits_crossed_at_once_the_furthest_counts() -> None:
 
 
 def test_a_clip_that_no_number_can_save_has_no_nearest_limit() -> None:
-    mute = {"kept": False, "stage": "filters/audible", "source_loudness_db": float("nan"), "source_speech_s": 0.0}
+    mute = {"kept": False, "stage": "filters/source_speech", "source_loudness_db": float("nan"), "source_speech_s": 0.0}
     assert nearest(clips_of(mute | {"source_speech_share": 0.0}))[0][0] == ""
 
 
@@ -97,7 +97,7 @@ def test_a_clip_that_no_filter_judged_has_no_nearest_limit() -> None:
     ("limit", "loosened"),
     [
         (Threshold("filters/blur", "blur", "<=", "max_blur", 0.68), "filters/blur.max_blur=0.748"),
-        (Threshold("filters/speech", "l", ">=", "min_loudness_db", -55.0), "filters/speech.min_loudness_db=-60.5"),
+        (Threshold("filters/quiet", "l", ">=", "min_loudness_db", -55.0), "filters/quiet.min_loudness_db=-60.5"),
         (Threshold("filters/face_size", "f", ">", "min_px", 228.0, whole=True), "filters/face_size.min_px=205"),
         (Threshold("filters/syncnet", "|o|", "<=", "max_offset", 6.0, whole=True), "filters/syncnet.max_offset=7"),
     ],

@@ -50,7 +50,7 @@ def test_a_looser_threshold_takes_what_was_dropped_from_the_parts_with_its_sound
 
 def test_what_a_step_cut_off_takes_its_own_reason_when_the_filter_before_lets_it_pass(tmp_path: Path) -> None:
     output = made_output(tmp_path)
-    refilter(output, ["filters/audible.min_speech_s=1.0"], tmp_path / "loose")
+    refilter(output, ["filters/source_speech.min_speech_s=1.0"], tmp_path / "loose")
     clips: Any = read_clips(tmp_path / "loose")
     berta = clips[clips["source"].str.contains("berta")]
     assert berta[["reason", "stage"]].astype("str").to_numpy().tolist()[1] == ["short", "steps/stable_spans"]
@@ -60,7 +60,7 @@ def test_what_a_step_cut_off_takes_its_own_reason_when_the_filter_before_lets_it
 
 def test_errors_and_duplicates_stay_what_they_are(tmp_path: Path) -> None:
     output = made_output(tmp_path)
-    refilter(output, ["filters/blur.max_blur=0.6", "filters/audible.min_speech_s=0.0"], tmp_path / "new")
+    refilter(output, ["filters/blur.max_blur=0.6", "filters/source_speech.min_speech_s=0.0"], tmp_path / "new")
     clips: Any = read_clips(tmp_path / "new")
     assert clips[clips["source"].str.contains("cleo")]["reason"].tolist() == ["error:worker_crash"]
     assert clips[clips["source"].str.contains("copy")]["reason"].tolist() == ["duplicate"]
@@ -182,7 +182,7 @@ def between(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tup
     output = run(videos, tmp_path_factory.mktemp("runs") / "all", (), score_only=True)
     shares = read_clips(output).query("kept")["speech_share"]
     assert len(shares) == 2
-    return output, f"filters/speech.min_share={shares.mean()}"
+    return output, f"filters/clip_speech.min_share={shares.mean()}"
 
 
 def test_refilter_equals_a_fresh_run_that_measures_everything_both_ways(
@@ -191,7 +191,7 @@ def test_refilter_equals_a_fresh_run_that_measures_everything_both_ways(
     """One clip of two goes, and a blurred one comes in."""
     output, stricter = between
     new = (stricter, "filters/blur.max_blur=1.0", "filters/niqe.max_niqe=20.0")
-    old = ("filters/speech.min_share=0.3", "filters/blur.max_blur=0.68", "filters/niqe.max_niqe=10.0")
+    old = ("filters/clip_speech.min_share=0.3", "filters/blur.max_blur=0.68", "filters/niqe.max_niqe=10.0")
     fresh = run(videos, tmp_path / "fresh", new, score_only=True)
     assert reasons(fresh) == ["kept", "kept", "no_face", "no_speech"]
     assert reasons(output) == ["blur", "kept", "no_face", "kept"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from curation.clip import Clip
-from curation.filters.audible import Audible
-from curation.filters.speech import Speech
+from curation.filters.clip_speech import ClipSpeech
+from curation.filters.source_speech import SourceSpeech
 from curation.ledger_files import part_path
 from curation.source import Curated, Identity, curate, duplicate, identify, sha256, unread
 from curation.stage import CorpusFilter, Filter, Stage, Step
@@ -171,7 +171,7 @@ def test_a_torn_file_accounts_for_its_lost_tail(tmp_path: Path) -> None:
 
 def test_a_source_without_sound_is_dropped_and_still_gets_its_other_scores(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(60, draw=lambda i: corners()))
-    stages = (VoiceActivity(), Audible(), Shots(), Gaze(), StableSpans(), Speech(), Crop(size=64), Whisper())
+    stages = (VoiceActivity(), SourceSpeech(), Shots(), Gaze(), StableSpans(), ClipSpeech(), Crop(size=64), Whisper())
     assert spans(work(path, tmp_path, *stages)) == [(0, 60, "no_audio")]
     scored = work(path, tmp_path, *stages, score_only=True)
     assert spans(scored) == [(0, 60, "no_audio")]
@@ -183,7 +183,7 @@ def test_a_source_without_sound_is_dropped_and_still_gets_its_other_scores(tmp_p
 def test_sound_that_cannot_be_decoded_is_an_error_row(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", Pictures(50), [Sound(tone(2), codec="ac3")])
     path.write_bytes(path.read_bytes().replace(b"\x0b\x77", b"\x00\x00"))
-    assert spans(work(path, tmp_path, VoiceActivity(), Audible())) == [(0, 50, "error:decode")]
+    assert spans(work(path, tmp_path, VoiceActivity(), SourceSpeech())) == [(0, 50, "error:decode")]
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "text.mp4", "empty.mp4", "pipe.mp4", "folder.mp4"])

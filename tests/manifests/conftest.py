@@ -6,7 +6,7 @@ import pytest
 
 REASONS = {"niqe": "the picture is too poor", "syncnet:offset": "sound and lips are too far apart"}
 SCORES = {"niqe_score": "NIQE, lower is better", "syncnet_confidence": "median minus smallest distance"}
-STAGES = ["filters/speech", "filters/niqe", "filters/syncnet"]
+STAGES = ["filters/clip_speech", "filters/niqe", "filters/syncnet"]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def clips() -> list[dict[str, Any]]:
             "anna", 0, 60, "kept", niqe_score=4.25, syncnet_confidence=6.0, shard="s-000000.tar", audio_shift_frames=-2
         ),
         row("anna", 250, 251, "short", "steps/windows"),
-        row("berta", 0, 500, "no_speech", "filters/speech"),
+        row("berta", 0, 500, "no_speech", "filters/clip_speech"),
         row("cleo", 0, 0, "error:probe", None, detail="moov atom not found"),
         {**row("anna", 0, 251, "duplicate"), "source": "/raw/copy of anna.mp4"},
     ]
@@ -38,6 +38,6 @@ def sources() -> list[dict[str, Any]]:
         {**anna, "path": "/raw/copy of anna.mp4", "status": "duplicate", "reason": "duplicate",
          "duplicate_of": "/raw/anna.mp4"},
         {"source_id": "berta" * 4, "path": "/raw/berta.mp4", "status": "dropped", "reason": "no_speech", "frames": 500,
-         "hdr": True, "cpu_s_speech": 0.5},
+         "hdr": True, "cpu_s_clip_speech": 0.5},
         {"path": "/raw/cleo.mp4", "status": "error", "reason": "error:probe", "detail": "moov atom not found"},
     ]  # fmt: skip

@@ -23,7 +23,7 @@ def output(tmp_path: Path, clips: Rows, sources: Rows) -> Path:
 def test_reasons_come_in_the_order_of_the_stages_and_kept_last(output: Path) -> None:
     table = write_summary(output)
     assert list(table["reason"]) == ["error:probe", "duplicate", "short", "no_speech", "niqe", "kept"]
-    backwards = funnel(read_clips(output), ["filters/niqe", "filters/speech"])
+    backwards = funnel(read_clips(output), ["filters/niqe", "filters/clip_speech"])
     assert list(backwards["reason"])[-3:] == ["niqe", "no_speech", "kept"]
 
 

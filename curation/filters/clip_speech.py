@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from curation.clip import Clip
-from curation.filters.audible import QUIETEST_DB, loudness_db, spoken_s, voice_of
+from curation.filters.source_speech import QUIETEST_DB, loudness_db, spoken_s, voice_of
 from curation.stage import VOICE, Filter
 from curation.verdicts import Limit
 
 
 @dataclass(frozen=True)
-class Speech(Filter):
+class ClipSpeech(Filter):
     min_share: float = 0.3  # the single short commands of the GRID corpus have .39 to .58, continuous talk .75 and more
-    min_loudness_db: float = -55.0  # as in filters/audible
+    min_loudness_db: float = -55.0  # as in filters/source_speech
 
     NEEDS = (VOICE,)
     LIMITS = (

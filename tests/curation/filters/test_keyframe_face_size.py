@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from curation.clip import Clip, Source
-from curation.filters.glance import Glance
+from curation.filters.keyframe_face_size import KeyframeFaceSize
 from media.probe import probe
 from tests.videos import Pictures, number_of, numbered, write_video
 
@@ -24,19 +24,19 @@ class Numbered:
         return [np.array(found, np.float32).reshape(-1, 5) for found in faces]
 
 
-def measured(path: Path, gop: int, glance: Glance, frames: int = 120) -> tuple[dict[str, float], list[int]]:
+def measured(path: Path, gop: int, stage: KeyframeFaceSize, frames: int = 120) -> tuple[dict[str, float], list[int]]:
     options = {"g": str(gop), "keyint_min": str(gop), "sc_threshold": "0"}
     write_video(path, Pictures(frames, draw=lambda k: numbered(k, 160, 90), options=options))
-    glance.__dict__["model"] = detector = Numbered()
+    stage.__dict__["model"] = detector = Numbered()
     header = probe(path)
-    return glance.measure(Clip(Source("ab", path, header), 0, header.frames)), detector.seen
+    return stage.measure(Clip(Source("ab", path, header), 0, header.frames)), detector.seen
 
 
 def test_only_keyframes_are_looked_at_and_a_face_is_measured_in_source_pixels(tmp_path: Path) -> None:
-    glance = Glance(size=80, apart_s=1.0)
-    scores, seen = measured(tmp_path / "a.mp4", 25, glance)
+    stage = KeyframeFaceSize(size=80, apart_s=1.0)
+    scores, seen = measured(tmp_path / "a.mp4", 25, stage)
     assert seen == [0, 25, 50, 75, 100]
-    assert scores == {"glance_face_max_px": 80.0, "glance_gap_s": 1.0}  # 40 pixels at half the size
+    assert scores == {"keyframe_face_max_px": 80.0, "keyframe_gap_s": 1.0}  # 40 pixels at half the size
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,6 @@ def test_only_keyframes_are_looked_at_and_a_face_is_measured_in_source_pixels(tm
 def test_a_source_is_dropped_if_enough_was_seen_and_no_face_is_large(
     tmp_path: Path, min_px: int, max_gap_s: float, gop: int, reason: str
 ) -> None:
-    glance = replace(Glance(size=80, apart_s=1.0), min_px=min_px, max_gap_s=max_gap_s)
-    scores, _ = measured(tmp_path / "a.mp4", gop, glance)
-    assert glance.decide(scores).reason == reason
+    stage = replace(KeyframeFaceSize(size=80, apart_s=1.0), min_px=min_px, max_gap_s=max_gap_s)
+    scores, _ = measured(tmp_path / "a.mp4", gop, stage)
+    assert stage.decide(scores).reason == reason

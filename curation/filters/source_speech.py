@@ -19,7 +19,7 @@ QUIETEST_DB = -120.0
 
 
 @dataclass(frozen=True)
-class Audible(Filter):
+class SourceSpeech(Filter):
     min_loudness_db: float = -55.0  # room tone lies near -63 dB, the quietest real speaker we have at -42 dB
     min_speech_s: float = 3.0  # a video of people who say two words in 20 s is none of people talking
     min_share: float = 0.3  # enough of a shorter one: a GRID sentence of 3 s has .39 and more

@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from curation.filters.audible import BLOCK_SAMPLES, CHUNK_S, CHUNK_SAMPLES, Audible, loudness_db, spoken_s
+from curation.filters.source_speech import BLOCK_SAMPLES, CHUNK_S, CHUNK_SAMPLES, SourceSpeech, loudness_db, spoken_s
 from curation.verdicts import KEEP
 from media.audio import AudioTrack
 from tests.clips import clip_of
@@ -19,12 +19,12 @@ def voice(seconds: float) -> np.ndarray:
 
 
 def reason(audio: np.ndarray | None, spoken: np.ndarray | None) -> str:
-    (clip,) = Audible()(clip_of(100, audio, voice=spoken))
+    (clip,) = SourceSpeech()(clip_of(100, audio, voice=spoken))
     return clip.verdict.reason
 
 
 def test_speech_is_kept() -> None:
-    (clip,) = Audible()(clip_of(100, LOUD, voice=voice(3)))
+    (clip,) = SourceSpeech()(clip_of(100, LOUD, voice=voice(3)))
     assert clip.verdict == KEEP
     assert clip.scores["source_speech_s"] == pytest.approx(3, abs=CHUNK_S)
 
@@ -46,7 +46,7 @@ def test_no_track_silence_and_no_speech_are_told_apart() -> None:
 )
 def test_the_threshold_itself_is_kept(loudness_db: float, speech_s: float, share: float, reason: str) -> None:
     scores = {"source_loudness_db": loudness_db, "source_speech_s": speech_s, "source_speech_share": share}
-    assert Audible(min_loudness_db=-55, min_speech_s=3.0, min_share=0.3).decide(scores).reason == reason
+    assert SourceSpeech(min_loudness_db=-55, min_speech_s=3.0, min_share=0.3).decide(scores).reason == reason
 
 
 def test_loudness_of_a_sine_is_its_level() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Glance(Filter):
+class KeyframeFaceSize(Filter):
     weights: str = "yolov8n_face"
     device: str = "cpu"
     size: int = 640  # pixels on the longer side of the detector's input
@@ -33,11 +33,11 @@ class Glance(Filter):
     apart_s: float = 2.0  # of material that has them more often
 
     NEEDS = (WHOLE_SOURCE,)
-    LIMITS = (Limit("glance_face_max_px", ">", "min_px", "face_size"),)
+    LIMITS = (Limit("keyframe_face_max_px", ">", "min_px", "face_size"),)
     RULE_SETTINGS = ("max_gap_s",)
     SCORES = {
-        "glance_face_max_px": "shorter side of the largest face in the keyframes, source pixels; 0 without a face",
-        "glance_gap_s": "longest time without a keyframe, seconds",
+        "keyframe_face_max_px": "shorter side of the largest face in the keyframes, source pixels; 0 without a face",
+        "keyframe_gap_s": "longest time without a keyframe, seconds",
     }
 
     @cached_property
@@ -56,12 +56,12 @@ class Glance(Filter):
             if len(boxes):
                 largest = max(largest, scale * float((boxes[:, 2:4] - boxes[:, :2]).min(axis=1).max()))
         return {
-            "glance_face_max_px": largest,
-            "glance_gap_s": float(np.diff([*times, max(times[-1], clip.end_s)]).max()),
+            "keyframe_face_max_px": largest,
+            "keyframe_gap_s": float(np.diff([*times, max(times[-1], clip.end_s)]).max()),
         }
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        if scores["glance_gap_s"] > self.max_gap_s:
+        if scores["keyframe_gap_s"] > self.max_gap_s:
             return KEEP  # too little was seen to tell
         verdict = super().decide(scores)
-        return verdict if verdict.keep or scores["glance_face_max_px"] else drop("no_face")
+        return verdict if verdict.keep or scores["keyframe_face_max_px"] else drop("no_face")
