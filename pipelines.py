@@ -6,18 +6,26 @@ stage's name is found by its path, so this file imports no stage.
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import json
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 import renamed
 
@@ -25,18 +33,13 @@ ROOT = Path(__file__).resolve().parent
 PIPELINES = ROOT / "pipelines.yaml"
 
 
-# What a setting of this name can be at least, in whatever stage or section it stands; a stage's own name goes first.
-LEAST: dict[str, float] = {
-    **dict.fromkeys(("frames", "batch", "stride", "global_batch", "micro_batch", "steps", "fit_clips"), 1),
-    **dict.fromkeys(("shard_bytes", "max_pixels", "max_bytes", "recycle_sources", "log_every", "save_every"), 1),
-    **dict.fromkeys(("size", "steps/shots.window_frames"), 2),
-    **dict.fromkeys(("max_duration_s", "deadline_s", "max_gb", "recycle_gb", "max_s", "expansion"), 0.04),
-    **dict.fromkeys(("window_frames", "max_gap_frames", "max_offset_frames", "margin_frames", "min_repair_frames"), 0),
-    **dict.fromkeys(("gpus", "deadline_factor", "min_px", "min_s", "min_shot_s", "smooth_frames", "keep_mb"), 0),
-    **dict.fromkeys(("seed", "learning_rate", "workers", "threads", "keep", "warmup_steps"), 0),
-}
-MULTIPLE = {"steps/crop.size": 2}  # H.264 halves the colours
-CHOICES: dict[str, tuple[str, ...]] = {"device": ("cpu", "cuda")}
+# Types of settings beside pydantic's own (PositiveInt, NonNegativeFloat, ...); what breaks them is refused with a line.
+Seconds = Annotated[float, Field(ge=1 / 25)]  # at least a frame
+Gigabytes = Annotated[float, Field(ge=0.04)]
+Expansion = Annotated[float, Field(ge=0.04)]
+Pixels = Annotated[int, Field(ge=2)]  # of the side of a picture
+EvenPixels = Annotated[int, Field(ge=2, multiple_of=2)]  # H.264 halves the colours
+Device = Literal["cpu", "cuda"]
 
 T = TypeVar("T")
 
@@ -49,33 +52,34 @@ class ProfileError(ValueError):
 class SourceLimits:
     """See media.probe.Limits."""
 
-    max_duration_s: float
-    max_pixels: int
-    max_bytes: int
+    max_duration_s: Seconds
+    max_pixels: PositiveInt
+    max_bytes: PositiveInt
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
     """How work is handed out. None of it can change a result, so it is no part of the recipe."""
 
-    gpus: float  # of each worker, on cuda
-    deadline_s: float  # a source has this long, and
-    deadline_factor: float  # this many seconds for each of its own
-    max_gb: float  # memory of a worker before it ends itself, and its source is tried once more
-    recycle_gb: float  # memory of a worker above which it is replaced when a source is done
-    recycle_sources: int  # sources after which it is replaced
+    gpus: NonNegativeFloat  # of each worker, on cuda
+    deadline_s: Seconds  # a source has this long, and
+    deadline_factor: NonNegativeFloat  # this many seconds for each of its own
+    max_gb: Gigabytes  # memory of a worker before it ends itself, and its source is tried once more
+    recycle_gb: Gigabytes  # memory of a worker above which it is replaced when a source is done
+    recycle_sources: PositiveInt  # sources after which it is replaced
 
 
 NESTED: dict[str, type] = {"limits": SourceLimits, "workers": WorkerSettings}
+MAX_NODES = 100_000  # of a document; pipelines.yaml has some 500
 OTHER_HALF = "training"  # the section that `load` leaves to `load_section`
 
 
 @dataclass(frozen=True)
 class Profile:
     name: str
-    device: str
-    seed: int
-    shard_bytes: int
+    device: Device
+    seed: NonNegativeInt
+    shard_bytes: PositiveInt
     workers: WorkerSettings
     limits: SourceLimits
     stages: tuple[tuple[str, dict[str, Any]], ...]  # (name, every setting, defaults included)
@@ -89,7 +93,7 @@ class Profile:
 
 
 def names(path: Path = PIPELINES) -> list[str]:
-    return list(plain(compose(path)))
+    return list(plain(compose(path), path))
 
 
 def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Profile:
@@ -110,7 +114,7 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
         raise ProfileError(f"{where()}: profile {name!r} lacks the setting {key!r}")
     for key, cls in NESTED.items():
         values[key] = cls(**checked(settings_in(values[key], where, key), fields_of(cls), where, key))
-    hints = typing.get_type_hints(Profile)
+    hints = typing.get_type_hints(Profile, include_extras=True)
     for key in known.keys() - NESTED.keys():
         values[key] = typed(values[key], hints[key], where(key), key)
     checked_names = tuple(checked_stages(stages, where))
@@ -124,10 +128,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     stages = stage_list(values.pop("stages", []), where)
     for override in overrides:
         apply(override, values, stages)
-    hints = typing.get_type_hints(Profile)
+    hints = typing.get_type_hints(Profile, include_extras=True)
     for key in values.keys() - NESTED.keys():
         values[key] = typed(values[key], hints[key], where(key), key)
-    recipe = plain(compose(path))
+    recipe = plain(compose(path), path)
     recipe["profile"] = {**values, "stages": [{name: settings} for name, settings in checked_stages(stages, where)]}
     return {**recipe, "hash": recipe_hash(recipe)}
 
@@ -169,7 +173,7 @@ def profile_of(name: str, path: Path) -> tuple[dict[str, Any], "Where"]:
     if name not in profiles:
         raise ProfileError(f"profile {name!r} is not in {path.name}{suggestion(name, profiles)}")
     where = Where(path, profiles[name])
-    values = plain(profiles[name])
+    values = plain(profiles[name], path)
     if not isinstance(values, dict):
         raise ProfileError(f"{where()}: profile {name!r} needs settings such as `name: value`, found {values!r}")
     return values, where
@@ -182,42 +186,59 @@ def weights_of(profile: str | Profile) -> list[str]:
 
 
 def compose(path: Path) -> yaml.MappingNode:
-    """Return the YAML document as nodes, which have their line numbers."""
+    """Return the YAML document as nodes, which have their line numbers. Raises ProfileError."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        if not isinstance(node, yaml.MappingNode):
+            raise ProfileError(f"{path}: a mapping of profiles was expected")
+        check_nodes(node, path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: {error}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise ProfileError(f"{path}: a mapping of profiles was expected")
-    refuse_repeated_keys(node, path)
-    rename_stages(node)
+    except RecursionError as error:
+        raise ProfileError(f"{path}: is nested too deeply, or an alias in it stands for itself") from error
     return node
 
 
-def rename_stages(node: yaml.Node) -> None:
-    """Give stages in a document the names that they have today; a profile of an earlier version keeps working."""
-    if isinstance(node, yaml.ScalarNode):
-        node.value = renamed.stage_today(node.value)
-    for child in node.value if isinstance(node, yaml.CollectionNode) else []:
-        for each in child if isinstance(child, tuple) else (child,):
-            rename_stages(each)
+def check_nodes(document: yaml.Node, path: Path) -> None:
+    """Give stages the names that they have today, and raise ProfileError for what YAML allows and a profile cannot be.
+
+    That is a key that is no text, or is given twice, of which YAML would take the last; and aliases of aliases that
+    stand for more than MAX_NODES values.
+    """
+    count = 0
+
+    def check(node: yaml.Node) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_NODES:
+            line = f"{path.name}:{node.start_mark.line + 1}"
+            raise ProfileError(f"{line}: aliases in aliases stand for more than {MAX_NODES} values")
+        if isinstance(node, yaml.ScalarNode):
+            node.value = renamed.stage_today(node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            for child in node.value:
+                check(child)
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                line = f"{path.name}:{key.start_mark.line + 1}"
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ProfileError(f"{line}: a name is needed before the colon, found a list or a mapping")
+                check(key)
+                if key.value in keys:
+                    raise ProfileError(f"{line}: {key.value!r} is given twice")
+                keys.add(key.value)
+                check(value)
+
+    check(document)
 
 
-def refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
-    """Raises ProfileError if a mapping has a key twice, of which YAML would silently take the last."""
-    keys: set[str] = set()
-    for child in node.value if isinstance(node, yaml.CollectionNode) else []:
-        key, value = child if isinstance(node, yaml.MappingNode) else (None, child)
-        if key is not None and key.value in keys:
-            raise ProfileError(f"{path.name}:{key.start_mark.line + 1}: {key.value!r} is given twice")
-        keys |= {key.value} if key is not None else set()
-        refuse_repeated_keys(value, path)
-
-
-def plain(node: yaml.Node) -> Any:
-    """A node as plain Python data."""
-    loader = yaml.SafeLoader("")
-    return loader.construct_document(node)
+def plain(node: yaml.Node, path: Path) -> Any:
+    """Return a node as plain Python data. Raises ProfileError for a tag that stands for anything else."""
+    try:
+        return yaml.SafeLoader("").construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # `!!python/object`, `!!int many`, `!!binary {}`
+        raise ProfileError(f"{path.name}:{node.start_mark.line + 1} and below: {error}") from error
 
 
 class Where:
@@ -348,7 +369,7 @@ def settings_of(name: str) -> dict[str, tuple[Any, Any]]:
 
 
 def fields_of(cls: type) -> dict[str, tuple[Any, Any]]:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(cls)}
 
 
@@ -368,31 +389,37 @@ def checked(
 
 
 def typed(value: Any, hint: Any, where: str, name: str) -> Any:
+    """Return a value as its type has it. Raises ProfileError if it is of another type, or outside what that allows."""
     try:
-        valid = TypeAdapter(hint).validate_python(value, strict=True)
+        return adapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
-        wanted = getattr(hint, "__name__", str(hint))
-        found = f"{value!r}, which is {'text' if isinstance(value, str) else type(value).__name__}"
-        help_text = (
-            " (YAML reads 3e-5 as text; write 3.0e-5)" if isinstance(value, str) and looks_numeric(value) else ""
-        )
-        raise ProfileError(f"{where}: {name} is {found}; {wanted} is needed{help_text}") from error
-    check_value(valid, where, name)
-    return valid
+        raise ProfileError(f"{where}: {name} {explain(value, hint, error.errors()[0])}") from error
 
 
-def check_value(value: Any, where: str, name: str) -> None:
-    """Raise ProfileError for a value of the right type with which no run can work."""
-    short = name.rpartition(".")[2]
-    least = LEAST.get(name, LEAST.get(short))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ProfileError(f"{where}: {name} is {value}; a finite number is needed")
-    if least is not None and isinstance(value, int | float) and value < least:
-        raise ProfileError(f"{where}: {name} is {value}; {least:g} is the least that it can be")
-    if isinstance(value, int) and value % MULTIPLE.get(name, 1):
-        raise ProfileError(f"{where}: {name} is {value}; a multiple of {MULTIPLE[name]} is needed")
-    if short in CHOICES and value not in CHOICES[short]:
-        raise ProfileError(f"{where}: {name} is {value!r}{suggestion(str(value), CHOICES[short])}")
+@functools.cache
+def adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
+
+
+def explain(value: Any, hint: Any, error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value, and what is needed instead, from the first of pydantic's errors."""
+    kind, bounds = error["type"], error.get("ctx", {})
+    shown = repr(error["input"]) if error["loc"] else repr(value)
+    if kind == "finite_number":
+        return f"is {shown}; a finite number is needed"
+    if kind in ("greater_than_equal", "greater_than"):
+        if "gt" in bounds:
+            return f"is {shown}; more than {bounds['gt']} is needed"
+        return f"is {shown}; {bounds['ge']:g} is the least that it can be"
+    if kind == "multiple_of":
+        return f"is {shown}; a multiple of {bounds['multiple_of']} is needed"
+    plain_hint = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    if kind == "literal_error" and isinstance(value, str):
+        return f"is {shown}{suggestion(value, map(str, typing.get_args(plain_hint)))}"
+    wanted = getattr(plain_hint, "__name__", str(plain_hint)).replace("Literal", "str")
+    found = f"is {value!r}, which is {'text' if isinstance(value, str) else type(value).__name__}"
+    hint_text = " (YAML reads 3e-5 as text; write 3.0e-5)" if isinstance(value, str) and looks_numeric(value) else ""
+    return f"{found}; {wanted} is needed{hint_text}"
 
 
 def looks_numeric(text: str) -> bool:

@@ -41,7 +41,9 @@ def smooth(values: np.ndarray, sigma_frames: float) -> np.ndarray:
 
 
 def gaussian(sigma_frames: float) -> np.ndarray:
-    """Weights of a moving average that reaches 3 sigma to both sides; their sum is 1."""
+    """Return the weights of a moving average that reaches 3 sigma to both sides; their sum is 1."""
+    if not sigma_frames:
+        return np.ones(1)
     radius = max(1, round(3 * sigma_frames))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma_frames) ** 2)
     return kernel / kernel.sum()

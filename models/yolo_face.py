@@ -8,7 +8,7 @@ only a file that `weights.py` has verified.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +47,42 @@ class YoloFace:
         Coordinates are pixels of the given picture; N may be 0. All pictures have one size.
         """
         return [_largest_first(found) for found in self._detect(frames)] if len(frames) else []
+
+
+class FaceDetector(Protocol):
+    """What `YoloFace` does, and a test's stand-in."""
+
+    def detect(self, frames: Sequence[np.ndarray], /) -> list[np.ndarray]: ...
+
+
+def largest_face(detector: FaceDetector, picture: np.ndarray) -> np.ndarray | None:
+    """Return the box [4] of the largest face in a picture, in its pixels, or None."""
+    faces = detector.detect([picture])[0]
+    return faces[0, :4] if len(faces) else None
+
+
+def largest_faces(
+    detector: FaceDetector,
+    pictures: Iterable[tuple[int, np.ndarray]],
+    longer_side: int,
+    on_frame: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """Return the box of the largest face in each picture of `media.frames.scan`: [n, 4] float32, NaN without a face.
+
+    Boxes are in pixels of the source, whose longer side is given; a picture that is shown again is looked at once.
+    """
+    found: list[np.ndarray] = []
+    last = None
+    for _, picture in pictures:
+        if picture is last:
+            found.append(found[-1])
+        else:
+            box = largest_face(detector, picture)
+            scale = longer_side / max(picture.shape[:2])
+            found.append(np.full(4, np.nan, np.float32) if box is None else box * scale)
+        last = picture
+        on_frame()
+    return np.stack(found) if found else np.empty((0, 4), np.float32)
 
 
 class OnnxYolo:

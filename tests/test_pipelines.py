@@ -1,6 +1,8 @@
+import typing
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pipelines
 from pipelines import ProfileError, load, names, weights_of
@@ -113,11 +115,11 @@ def test_overrides_are_as_strict_as_the_file(path: Path, override: str, message:
     [
         ("filters/niqe.max_niqe=.nan", "is nan; a finite number is needed"),
         ("limits.max_duration_s=.inf", "is inf; a finite number is needed"),
-        ("filters/niqe.frames=0", "is 0; 1 is the least"),
-        ("filters/niqe.frames=-5", "is -5; 1 is the least"),
+        ("filters/niqe.frames=0", "is 0; more than 0 is needed"),
+        ("filters/niqe.frames=-5", "is -5; more than 0 is needed"),
         ("steps/windows.max_s=0.0", "is 0.0; 0.04 is the least"),
-        ("shard_bytes=0", "is 0; 1 is the least"),
-        ("limits.max_pixels=-1", "is -1; 1 is the least"),
+        ("shard_bytes=0", "is 0; more than 0 is needed"),
+        ("limits.max_pixels=-1", "is -1; more than 0 is needed"),
         ("workers.gpus=-0.5", "is -0.5; 0 is the least"),
         ("device=gpu", "device is 'gpu'"),
         ("device=cuda:0", "did you mean 'cuda'?"),
@@ -190,6 +192,47 @@ def test_what_is_no_profile_is_refused(path: Path, old: str, new: str, message: 
     assert message in refusal(path, replace=(old, new))
 
 
+BOMB = "\n".join([f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"a0: &a0 [x]\n{BOMB}\n{TEXT}", "aliases in aliases stand for more than 100000 values"),
+        (TEXT.replace("seed: 0", "seed: &a [*a]"), "nested too deeply, or an alias in it stands for itself"),
+        (f"{TEXT}deep: {'[' * 5000}{']' * 5000}\n", "nested too deeply"),
+        (TEXT.replace("seed: 0", "seed: !!python/object:os.system {}"), "python/object:os.system"),
+        (TEXT.replace("seed: 0", "seed: !!int many"), "invalid literal for int"),
+        (TEXT.replace("seed: 0", "seed: !!timestamp 2026-01-01"), ":4: seed is datetime.date(2026, 1, 1), which is"),
+        (TEXT.replace("seed: 0", "seed: !!binary aGFsbG8="), ":4: seed is b'hallo', which is bytes; int is needed"),
+        (TEXT.replace("seed: 0", "? [a, b]\n  : 0"), ":4: a name is needed before the colon"),
+        (
+            TEXT.replace("max_niqe: 9.0", "max_niqe: .nan"),
+            ":19: filters/niqe.max_niqe is nan; a finite number",
+        ),
+        (TEXT.replace("max_pixels: 1000", "max_pixels: 1" + "0" * 5000), ":8: limits.max_pixels"),
+        (b"small: \xff\xfe", "codec can't decode"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) and "\n" not in value else "",
+)
+def test_what_yaml_allows_and_a_profile_cannot_be_ends_in_a_message(
+    path: Path, text: str | bytes, message: str
+) -> None:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ProfileError) as caught:
+        load("small", path=path)
+    assert message in str(caught.value) and str(path.name) in str(caught.value)
+
+
+def test_aliases_of_yaml_may_share_settings(path: Path) -> None:
+    shared = TEXT.replace("limits:\n", "limits: &limits\n") + "other:\n  <<: {device: cuda}\n" + TEXT.partition("\n")[2]
+    shared = shared.replace("  <<: {device: cuda}\n  device: cpu\n", "  device: cpu\n")
+    text, _, rest = shared.rpartition("  limits:")
+    path.write_text(f"{text}  limits: {{<<: *limits, max_pixels: 5}}\n{rest[rest.index('  stages:') :]}")
+    assert load("other", path=path).limits == pipelines.SourceLimits(60.0, 5, 1000)
+    assert load("small", path=path).limits.max_pixels == 1000
+
+
 def test_no_stages_are_refused(path: Path) -> None:
     path.write_text(TEXT[: TEXT.index("  stages:")])
     with pytest.raises(ProfileError, match="no stages"):
@@ -197,8 +240,6 @@ def test_no_stages_are_refused(path: Path) -> None:
 
 
 def test_the_recipe_form_is_plain_data_that_comes_back(path: Path) -> None:
-    import yaml
-
     plain = load("small", path=path).as_dict()
     assert yaml.safe_load(yaml.safe_dump(plain, sort_keys=False)) == plain
     assert plain["stages"][-1] == {"filters/niqe": {"weights": "niqe", "frames": 5, "max_niqe": 9.0}}
@@ -210,8 +251,11 @@ def test_the_recipe_form_is_plain_data_that_comes_back(path: Path) -> None:
 def test_every_stage_file_holds_one_stage_with_plain_settings(file: Path) -> None:
     name = f"{file.parent.name}/{file.stem}"
     for key, (hint, default) in pipelines.settings_of(name).items():
-        assert hint in (int, float, str, bool), f"{name}.{key}"
-        assert isinstance(default, hint), f"{name}.{key}"
+        kind = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+        kind = str if typing.get_origin(kind) is typing.Literal else kind
+        assert kind in (int, float, str, bool), f"{name}.{key}"
+        assert isinstance(default, kind), f"{name}.{key}"
+        pipelines.typed(default, hint, "", key)
 
 
 BEFORE_THE_CROP = """\

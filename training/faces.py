@@ -3,7 +3,7 @@
 The same detector, cut-outs, landmarks and mask as in curation and training, with the numbers of the curation.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
 from models.face_landmarks import FaceLandmarks
 from models.mask import POINTS, MaskSettings, bridged, mask_boxes, median_face, shown_squares
-from models.yolo_face import YoloFace
+from models.yolo_face import YoloFace, largest_face, largest_faces
 from training.curated import Curated
 from training.plan import runs
 
@@ -61,7 +61,8 @@ class FaceFinder:
     def followed(
         self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object]
     ) -> FollowedFace:
-        boxes = self.largest(scan(path, probe, self.look_px, frames), probe, on_frame)
+        pictures = scan(path, probe, self.look_px, frames)
+        boxes = largest_faces(self.detector, pictures, max(probe.width, probe.height), on_frame)
         boxes, has_face = bridged(boxes, mask.max_gap_frames)
         cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
         reader = GridReader(path, probe)
@@ -91,22 +92,6 @@ class FaceFinder:
         scale = (cutouts[:, 2:3] - cutouts[:, :1]) / self.size
         return np.tile(cutouts[:, :2], 2) + squares_in * scale, within(masks, squares_in, self.size)
 
-    def largest(
-        self, pictures: Iterable[tuple[int, np.ndarray]], probe: Probe, on_frame: Callable[[], object]
-    ) -> np.ndarray:
-        """[n, 4] largest box of each picture in source pixels, NaN where there is none."""
-        found, last = [], None
-        for _, picture in pictures:
-            if picture is last:
-                found.append(found[-1])
-            else:
-                faces = self.detector.detect([picture])[0]
-                scale = max(probe.width, probe.height) / max(picture.shape[:2])
-                found.append(faces[0, :4] * scale if len(faces) else np.full(4, np.nan, np.float32))
-            last = picture
-            on_frame()
-        return np.stack(found) if found else np.empty((0, 4), np.float32)
-
     def points(self, crops: np.ndarray, on_frame: Callable[[], object] = lambda: None) -> np.ndarray:
         """[T, K, 2] lips and face oval of crops [T, S, S, 3], crop pixels, NaN where there is none."""
         found = []
@@ -116,9 +101,8 @@ class FaceFinder:
         return np.stack(found)
 
     def face_in(self, crop: np.ndarray) -> np.ndarray | None:
-        """[4] the largest face of a generated crop, in its pixels."""
-        faces = self.detector.detect([crop])[0]
-        return faces[0, :4] if len(faces) else None
+        """Return the box [4] of the largest face in a generated crop, in its pixels, or None."""
+        return largest_face(self.detector, crop)
 
     def picture(self, path: Path, mask: MaskSettings) -> tuple[np.ndarray, np.ndarray]:
         """A still: (crop [S, S, 3] uint8 RGB, its mask [4] in crop pixels). Raises ValueError without a face in it."""

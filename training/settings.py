@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
 from models.mask import MaskSettings
-from pipelines import PIPELINES, load_section
+from pipelines import PIPELINES, Pixels, load_section
 
 Fusion = Literal["paper", "video_fusion", "vae_feature"]
 
@@ -18,15 +20,15 @@ Fusion = Literal["paper", "video_fusion", "vae_feature"]
 class DataSettings:
     """What a training window is and how it is read."""
 
-    frames: int = 16  # section 4.1
-    size: int = 320  # section 4.1: shards of another size are scaled
+    frames: PositiveInt = 16  # section 4.1
+    size: Pixels = 320  # section 4.1: shards of another size are scaled
     cache: Literal["none", "pictures", "latents"] = "none"  # made once, beside the run: training/cache.py
-    window_frames: int = 2  # k of section 3.4: frames of sound heard on each side
+    window_frames: NonNegativeInt = 2  # k of section 3.4: frames of sound heard on each side
     reference: Literal["source", "clip"] = "source"  # section 4.1: from the corresponding complete video
     weight: Literal["length", "clip"] = "length"  # how often a clip comes in an epoch
     mode: Literal["index", "stream"] = "index"
-    seed: int = 0
-    workers: int = 4  # processes of the loader, per rank
+    seed: NonNegativeInt = 0
+    workers: NonNegativeInt = 4  # processes of the loader, per rank
     max_bad_share: float = 0.01  # of samples that could not be read, above which the run fails
     validation_share: float = 0.0  # of the sources, never trained on; which ones follows from their hash alone
 
@@ -67,7 +69,7 @@ class LossSettings:
 class SamplingSettings:
     """How a video is generated if the command does not say otherwise; goes with the checkpoint."""
 
-    steps: int = 15  # appendix B
+    steps: PositiveInt = 15  # appendix B
     guidance: float = 3.0  # appendix B; 1 needs one pass instead of two
     sigma_max: float = 700.0  # SVD's scheduler; less spends no steps where training hardly was
     sigma_min: float = 0.002  # SVD's scheduler
@@ -78,11 +80,11 @@ class SamplingSettings:
 class OptimizerSettings:
     """Section 4.1 where it speaks; `global_batch` is the sum over ranks and accumulation."""
 
-    steps: int = 200_000
-    global_batch: int = 16
-    micro_batch: int = 2  # at most so many clips in a forward pass of a rank; what is left of the batch is accumulated
-    learning_rate: float = 6.0e-5
-    warmup_steps: int = 1000  # linear, then constant
+    steps: PositiveInt = 200_000
+    global_batch: PositiveInt = 16
+    micro_batch: PositiveInt = 2  # clips in a forward pass of a rank at most; the rest of the batch is accumulated
+    learning_rate: NonNegativeFloat = 6.0e-5
+    warmup_steps: NonNegativeInt = 1000  # linear, then constant
     decay_share: float = 0.0  # of the steps, the last ones: the rate falls to 0 linearly. 0: constant, section 4.1
     beta1: float = 0.9
     beta2: float = 0.999
@@ -101,10 +103,10 @@ class RunSettings:
     compile: bool = False
     fsdp: bool = False  # FSDP2 instead of DDP: for cards of 24 to 48 GB
     bf16_gradients: bool = False  # halves what is sent between GPUs
-    threads: int = 0  # of torch on a CPU, per rank; 0: all cores
-    log_every: int = 10
-    save_every: int = 1000
-    keep: int = 3  # newest checkpoints
+    threads: NonNegativeInt = 0  # of torch on a CPU, per rank; 0: all cores
+    log_every: PositiveInt = 10
+    save_every: PositiveInt = 1000
+    keep: NonNegativeInt = 3  # newest checkpoints
     validate_every: int = 1000
     validation_windows: int = 16
     listening_sigmas: Sequence[float] = (2.0, 5.0, 20.0)  # noise levels of training/listening.py

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from pydantic import PositiveInt
 
 from curation.clip import Clip
 from curation.filters.hyperiqa import spread
@@ -18,7 +19,7 @@ BLUR_PIXELS = 11  # the size of scikit-image's own re-blur
 
 @dataclass(frozen=True)
 class Blur(Filter):
-    frames: int = 5
+    frames: PositiveInt = 5
     max_blur: float = 0.68  # clean real crops reach .63, Gaussian blur of sigma 3 begins at .745 (benchmarks/README.md)
 
     NEEDS = (CROPS,)

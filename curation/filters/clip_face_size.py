@@ -5,6 +5,8 @@ The paper's rule (appendix A) looks at whole videos, most of which are one shot;
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt
+
 from curation.clip import Clip
 from curation.stage import STEADY_TRACK, Filter
 from curation.verdicts import Limit
@@ -12,7 +14,7 @@ from curation.verdicts import Limit
 
 @dataclass(frozen=True)
 class ClipFaceSize(Filter):
-    min_px: int = 228  # paper, appendix A, for whole videos
+    min_px: NonNegativeInt = 228  # paper, appendix A, for whole videos
 
     NEEDS = (STEADY_TRACK,)
     # Not face_max_px: that of a clip which `steps/windows` cuts from the span later may be smaller.

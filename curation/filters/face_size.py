@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt
+
 from curation.clip import Clip
 from curation.stage import TRACK, WHOLE_SOURCE, Filter
 from curation.verdicts import Limit, Verdict, drop
@@ -10,7 +12,7 @@ from curation.verdicts import Limit, Verdict, drop
 
 @dataclass(frozen=True)
 class FaceSize(Filter):
-    min_px: int = 228  # paper, appendix A
+    min_px: NonNegativeInt = 228  # paper, appendix A
 
     NEEDS = (WHOLE_SOURCE, TRACK)
     LIMITS = (Limit("source_face_max_px", ">", "min_px", "face_size"),)

@@ -5,11 +5,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import PositiveInt
 
 import weights
 from curation.clip import Clip
 from curation.stage import CROPS, Filter
 from curation.verdicts import Limit
+from pipelines import Device
 
 if TYPE_CHECKING:
     from models.hyperiqa import HyperIQA
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Hyperiqa(Filter):
     weights: str = "hyperiqa"
-    device: str = "cpu"
-    frames: int = 5  # LatentSync looks at 3: first, middle, last
+    device: Device = "cpu"
+    frames: PositiveInt = 5  # LatentSync looks at 3: first, middle, last
     min_quality: float = 0.40  # LatentSync's 40 of 100, by another training of this network; the paper has none
 
     NEEDS = (CROPS,)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import NonNegativeInt
 
 import weights
 from clock import FPS
@@ -17,6 +18,7 @@ from curation.clip import Clip
 from curation.stage import WHOLE_SOURCE, Filter
 from curation.verdicts import KEEP, Limit, Verdict, drop
 from media.frames import keyframes
+from pipelines import Device, Pixels
 
 if TYPE_CHECKING:
     from models.yolo_face import YoloFace
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class KeyframeFaceSize(Filter):
     weights: str = "yolov8n_face"
-    device: str = "cpu"
-    size: int = 640  # pixels on the longer side of the detector's input
+    device: Device = "cpu"
+    size: Pixels = 640  # pixels on the longer side of the detector's input
     min_score: float = 0.3  # less than `steps/faces` asks for: one face that is overlooked here is a source lost
-    min_px: int = 160  # 0.7 of the paper's 228: a face that leans forward between two keyframes grows
+    min_px: NonNegativeInt = 160  # 0.7 of the paper's 228: a face that leans forward between two keyframes grows
     max_gap_s: float = 12.0  # x264's own distance of keyframes is 10 s at 25 fps
     apart_s: float = 2.0  # of material that has them more often
 

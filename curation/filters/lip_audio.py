@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from curation.clip import Clip
 from curation.stage import LANDMARKS, WHISPER_ROWS, CorpusFilter
@@ -25,12 +26,12 @@ PROBE_FILE = "lip_probe.npz"
 @dataclass(frozen=True)
 class LipAudio(CorpusFilter):
     weights: str = ""  # a fitted probe's file; empty: fit on this run's clips (20 of them from 6 sources at least)
-    fit_clips: int = FIT_CLIPS  # and on this many of them at most, each read seven times; all others are only scored
+    fit_clips: PositiveInt = FIT_CLIPS  # and on this many at most, each read seven times; all others are only scored
     min_confidence: float = 0.2  # and at least what 99 of 100 foreign voices of the run stay below at that length
     min_agreement: float = 0.7  # of the windows of a clip above 8 s; a miming singer has less (benchmarks/README.md)
     short_s: float = 4.0  # a low score of a shorter clip says little: 9 % of good 2 s clips have one, of 4 s none
-    max_offset_frames: int = 6  # LatentSync's for SyncNet
-    min_repair_frames: int = 2  # the probe's zero is good to one frame, so smaller offsets are left alone
+    max_offset_frames: NonNegativeInt = 6  # LatentSync's for SyncNet
+    min_repair_frames: NonNegativeInt = 2  # the probe's zero is good to one frame, so smaller offsets are left alone
     keep_unknown: bool = False  # what becomes of clips that cannot be judged
 
     NEEDS = (LANDMARKS, WHISPER_ROWS)

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import PositiveInt
 
 import weights
 from curation.clip import Clip
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Niqe(Filter):
     weights: str = "niqe"
-    frames: int = 5
+    frames: PositiveInt = 5
     max_niqe: float = 10.0  # clean real crops reach 9.7, a noisy or ruined one 12 and more (benchmarks/README.md)
 
     NEEDS = (CROPS,)

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pydantic import NonNegativeInt
+
 import weights
 from curation.clip import Clip
 from curation.stage import CROPS, SYNC_OFFSET, Filter
 from curation.verdicts import Limit
+from pipelines import Device
 
 if TYPE_CHECKING:
     from models.syncnet import SyncNet
@@ -16,9 +19,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Syncnet(Filter):
     weights: str = "syncnet_v2"
-    device: str = "cpu"
+    device: Device = "cpu"
     min_confidence: float = 3.0  # LatentSync's
-    max_offset_frames: int = 6  # LatentSync's; steps/align_audio then brings what is kept to 0
+    max_offset_frames: NonNegativeInt = 6  # LatentSync's; steps/align_audio then brings what is kept to 0
 
     NEEDS = (CROPS,)
     GIVES = (SYNC_OFFSET,)

@@ -7,19 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import NonNegativeFloat
 
 from curation.clip import Clip
 from curation.stage import CROPS, STEADY_TRACK, UNCROPPED, Step
 from media.errors import MediaError
 from media.frames import read_crops
 from media.geometry import squares, within
+from pipelines import EvenPixels, Expansion
 
 
 @dataclass(frozen=True)
 class Crop(Step):
-    size: int = 320  # pixels (paper, section 4.1)
-    expansion: float = 1.7  # square side over the longer side of the face box: the face fills 59 % (Hallo: 50 to 70 %)
-    smooth_frames: float = 5.0  # sigma of the Gaussian over the box centre; twice that over its size
+    size: EvenPixels = 320  # pixels (paper, section 4.1)
+    expansion: Expansion = 1.7  # square side over the face box's longer side: the face fills 59 % (Hallo: 50 to 70 %)
+    smooth_frames: NonNegativeFloat = 5.0  # sigma of the Gaussian over the box centre; twice that over its size
 
     NEEDS = (STEADY_TRACK, UNCROPPED)
     GIVES = (CROPS,)

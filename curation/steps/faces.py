@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from av.video.frame import VideoFrame
+from pydantic import NonNegativeInt, PositiveInt
 
 import weights
 from curation.clip import Clip, FaceTrack, Source
 from curation.stage import TRACK, Scan, Watcher
 from media.geometry import movement
 from media.regions import Region
+from pipelines import Device, Pixels
 
 if TYPE_CHECKING:
     from models.yolo_face import YoloFace
@@ -28,13 +30,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Faces(Scan):
     weights: str = "yolov8n_face"
-    device: str = "cpu"
-    size: int = 640  # pixels on the longer side of the detector's input
+    device: Device = "cpu"
+    size: Pixels = 640  # pixels on the longer side of the detector's input
     min_score: float = 0.5  # LatentSync's
-    stride: int = 8  # frames from one look to the next: what stable_spans bridges anyway (benchmarks/README.md); 1: all
+    stride: PositiveInt = 8  # frames from one look to the next, a gap that stable_spans bridges anyway; 1: all
     still: float = 0.1  # box sides: a face that moved or grew less than this between two of them is interpolated
-    batch: int = 1  # on a CPU a batch only costs (performance notes: 20.2 ms alone, 23.7 ms in a batch of 16)
-    keep_mb: int = 1024  # of a source's pictures around the face, which steps/crop need not decode again; 0: none
+    batch: PositiveInt = 1  # on a CPU a batch only costs (performance notes: 20.2 ms alone, 23.7 ms in a batch of 16)
+    keep_mb: NonNegativeInt = 1024  # of the pictures around the face, for steps/crop not to decode again; 0: none
     keep_sides: float = 2.0  # the square that is kept, in sides of the face box; steps/crop cuts 1.7, smoothed
 
     GIVES = (TRACK,)

@@ -1,10 +1,12 @@
 """Shot boundaries by PySceneDetect, on the scaled frames that face detection looks at anyway: no decode of its own."""
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from pydantic import Field, NonNegativeFloat
 
 from clock import FPS
 from curation.clip import Clip
@@ -18,8 +20,8 @@ class Shots(Scan):
     """Marks the first frame of each new shot; `steps/stable_spans` cuts there."""
 
     threshold: float = 3.5  # adaptive ratio; with the next two the best of PySceneDetect's own benchmark sweep
-    window_frames: int = 3
-    min_shot_s: float = 0.6
+    window_frames: Annotated[int, Field(ge=2)] = 3
+    min_shot_s: NonNegativeFloat = 0.6
     min_content: float = 15.0  # PySceneDetect's default: a change must also be this large in itself
 
     SCORES = {"shot_cuts": "shot boundaries found in the whole source"}

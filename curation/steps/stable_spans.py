@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from clock import FPS
 from curation.clip import Clip, FaceTrack
@@ -21,8 +22,8 @@ class StableSpans(Step):
     # The paper states no number. In 20,810 steps of the real clips one talker's face moves less than 0.15 sides, people
     # in motion up to 0.3; where another face becomes the largest it jumps by 2 to 5 (benchmarks/displacement.png).
     max_displacement: float = 0.25  # of the box side, per frame
-    max_gap_frames: int = 8  # paper, appendix A
-    min_s: float = 2.0  # paper, appendix A
+    max_gap_frames: NonNegativeInt = 8  # paper, appendix A
+    min_s: NonNegativeFloat = 2.0  # paper, appendix A
 
     NEEDS = (TRACK, UNCROPPED)
     GIVES = (STEADY_TRACK,)

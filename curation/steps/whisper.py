@@ -10,11 +10,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import NonNegativeInt
 
 import weights
 from clock import WHISPER_ROWS_PER_FRAME
 from curation.clip import Clip
 from curation.stage import FREE_SOUND, WHISPER_ROWS, Step
+from pipelines import Device
 
 if TYPE_CHECKING:
     from models.whisper_features import WhisperFeatures
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Whisper(Step):
     weights: str = "whisper_tiny_en"
-    device: str = "cpu"
-    margin_frames: int = 0  # rows kept on both sides of the clip, for a corpus filter that shifts the sound later
+    device: Device = "cpu"
+    margin_frames: NonNegativeInt = 0  # kept on both sides of the clip, for a corpus filter that shifts the sound later
 
     GIVES = (WHISPER_ROWS,)
     ENDS = (FREE_SOUND,)

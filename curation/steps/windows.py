@@ -10,11 +10,12 @@ import numpy as np
 from clock import FPS
 from curation.clip import Clip
 from curation.stage import UNCROPPED, WHOLE_SOURCE, Step
+from pipelines import Seconds
 
 
 @dataclass(frozen=True)
 class Windows(Step):
-    max_s: float = 20.0  # bounds the memory of one clip: 500 frames of 320x320 RGB are 154 MB
+    max_s: Seconds = 20.0  # bounds the memory of one clip: 500 frames of 320x320 RGB are 154 MB
 
     NEEDS = (UNCROPPED,)
     ENDS = (WHOLE_SOURCE,)

@@ -48,6 +48,11 @@ def test_smoothing_keeps_length_constants_and_slopes(frames: int) -> None:
     np.testing.assert_allclose(smooth(line, 5.0)[20:80], line[20:80], rtol=1e-6)
 
 
+def test_no_smoothing_leaves_a_track_as_it_is() -> None:
+    track = np.random.RandomState(0).normal(size=(9, 4)).astype(np.float32)
+    assert np.array_equal(smooth(track, 0.0), track)
+
+
 def test_smoothing_is_a_gaussian() -> None:
     """An impulse becomes the kernel: its ratio one sigma away is exp(-1/2)."""
     impulse = np.zeros(101)

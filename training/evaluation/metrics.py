@@ -164,19 +164,14 @@ def check_comparable(paths: dict[str, Path], probes: dict[str, Probe], length_to
 
 
 def find_faces(path: Path, found: Probe, detector: "YoloFace") -> np.ndarray:
-    """The largest face of every frame, interpolated where there is none: [T, 4]. ValueError if there is none at all."""
-    boxes: list[np.ndarray | None] = []
-    last, box = None, None
-    for _, picture in scan(path, found, DETECTOR_PX):
-        if picture is not last:
-            detected = detector.detect([picture])[0]
-            scale = max(found.width, found.height) / max(picture.shape[:2])
-            last, box = picture, detected[0, :4] * scale if len(detected) else None
-        boxes.append(box)
-    seen = np.array([box is not None for box in boxes])
+    """Return the largest face of every frame, [T, 4], interpolated where there is none. ValueError if there is none."""
+    from models.yolo_face import largest_faces
+
+    boxes = largest_faces(detector, scan(path, found, DETECTOR_PX), max(found.width, found.height))
+    seen = np.isfinite(boxes).all(axis=1)
     if not seen.any():
         raise ValueError(f"{path}: no face in it; --region frame needs none")
-    return fill_gaps(np.array([np.zeros(4) if box is None else box for box in boxes], np.float32), seen)
+    return fill_gaps(boxes, seen)
 
 
 def read_chunks(
