@@ -31,7 +31,7 @@ from media.audio import read_sound
 from media.encode import encode_flac
 from media.frames import GridReader, Picture, read_pictures
 from media.probe import probe
-from training.generate import Generator, Job, Options
+from training.generator import Generator, Job, Options
 from training.plan import chunks, runs, source_frames
 
 

@@ -48,7 +48,7 @@ from media.encode import encode_flac
 from media.frames import GridReader, scan
 from media.probe import probe
 from models.face_landmarks import FaceLandmarks
-from training.generate import Generator, Job, Options
+from training.generator import Generator, Job, Options
 
 LONG_SIDE = 640  # of the pictures that are read; at 1280 pixels the correlation with the truth is the same within .003
 FEWEST_FRAMES = 10  # with a mouth in both, for a correlation
@@ -246,7 +246,7 @@ def mask_error(generator: Generator, real: Path, made: Path, frames: int) -> flo
         for t, pair in enumerate(pairs):
             if not track.has_face[t]:
                 continue
-            x0, y0, x1, y1 = np.maximum(np.round(generator.place(track, t)[1]), 0).astype(int)
+            x0, y0, x1, y1 = np.maximum(np.round(generator.locate_crop(track, t)[1]), 0).astype(int)
             a, b = (picture.planes[0][y0:y1, x0:x1].astype(np.float32) for picture in pair)
             found.append(float(np.abs(a - b[: len(a), : a.shape[1]]).mean()))
     return float(np.mean(found)) if found else float("nan")

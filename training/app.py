@@ -23,7 +23,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio  # noqa: E402
 import torch  # noqa: E402
 
-from training.generate import Generator, Job, Options  # noqa: E402
+from training.generator import Generator, Job, Options  # noqa: E402
 from training.sampler import SAMPLERS  # noqa: E402
 
 KEEP_S = 3600  # how long a visitor may go on with an upload
@@ -68,7 +68,7 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
             ) from error
         return str(output)
 
-    plain = generator.completed(Options())
+    plain = generator.complete(Options())
     with gradio.Blocks(title="SayAnything", delete_cache=(KEEP_S, KEEP_S)) as blocks:
         gradio.Markdown(f"# SayAnything\n{NOTE}")
         with gradio.Row():

@@ -12,10 +12,9 @@ from media.encode import encode_flac
 from media.frames import GridReader, read_pictures
 from media.probe import probe
 from pipelines import ROOT
-from tests.training.toys import make_checkpoint, make_conditions, make_latents
+from tests.training.toys import make_checkpoint
 from training import generate
-from training.generate import Film, Generator, Job, Options, averaged, crossfaded, frame_noise, held
-from training.plan import Segments
+from training.generator import Film, Generator, Job, Options, Take
 from training.watermark import detect
 
 QUICK = Options(steps=2, guidance=1.0)
@@ -94,12 +93,15 @@ def test_what_is_pasted_is_the_checkpoints_region_unless_told(generator, videos,
     film = Film(GridReader(videos["talker"], described), track, np.arange(2))
     picture, made = film.pictures(1, 2)[0], np.zeros((generator.size, generator.size, 3), np.uint8)
 
+    def take(options: Options) -> Take:
+        return Take(film, read_sound(videos["talker"]), made, np.zeros(4), options)
+
     def box(options: Options) -> list[float]:
-        crop = next(generator.crops(film, [(1, picture, made)], options))
+        crop = next(generator.place_crops(take(options), [(1, picture, made)]))
         assert crop.source.shape == made.shape and np.abs(crop.source.astype(int)).mean() > 20
         return crop.box.tolist()
 
-    face, mouth = track.boxes[1].tolist(), generator.place(track, 1)[1].tolist()
+    face, mouth = track.boxes[1].tolist(), generator.locate_crop(track, 1)[1].tolist()
     assert mouth[0] > face[0] and mouth[2] < face[2]
     assert generator.mask.crop == "mouth" and box(Options()) == pytest.approx(mouth)
     assert box(Options(region="face")) == pytest.approx(face)
@@ -199,34 +201,3 @@ def test_a_list_does_what_it_can_and_says_what_it_could_not(checkpoint, videos, 
     assert done.returncode == 1, done.stderr
     assert "b.mp4: " in done.stderr and "no such file" in done.stderr
     assert probe(tmp_path / "a.mp4").frames == 10
-
-
-def test_where_segments_do_not_overlap_averaging_changes_nothing(checkpoint):
-    network = generate.SayAnything.load(checkpoint / "export").eval()
-    conditions = make_conditions(1, frames=28)
-    rows = torch.randn(1, *network.audio.rows_shape(28))
-    with torch.no_grad():
-        network.audio.fit(rows[0])  # otherwise all tokens would be the same
-        tokens, z = network.audio(rows)[0], make_latents(1, frames=28)[0]
-        together = averaged(network, conditions.concatenated[0], tokens, [], Segments(), QUICK)(z, 2.0)
-        first = averaged(network, conditions.concatenated[0, :16], tokens[:16], [], Segments(), QUICK)(z[:16], 2.0)
-        second = averaged(network, conditions.concatenated[0, 12:], tokens[12:], [], Segments(), QUICK)(z[12:], 2.0)
-        two = Options(guidance=1.0, batch=2)
-        in_batches = averaged(network, conditions.concatenated[0], tokens, [], Segments(), two)(z, 2.0)
-    torch.testing.assert_close(together[:12], first[:12])
-    torch.testing.assert_close(together[16:], second[4:])
-    torch.testing.assert_close(together[12:16], (first[12:] + second[:4]) / 2)
-    torch.testing.assert_close(in_batches, together, rtol=1e-4, atol=1e-5)
-
-
-def test_known_frames_are_answered_as_they_are():
-    known = torch.ones(4, 4, 2, 2)
-    found = held(lambda z, sigma: z * 0, known)(torch.randn(10, 4, 2, 2), 1.0)
-    assert found[:4].eq(1).all() and found[4:].eq(0).all()
-
-
-def test_noise_belongs_to_a_frame_and_crossfades_are_linear():
-    assert torch.equal(frame_noise(3, 100, (4, 2, 2)), frame_noise(3, 100, (4, 2, 2)))
-    assert not torch.equal(frame_noise(3, 100, (4, 2, 2)), frame_noise(3, 101, (4, 2, 2)))
-    before, after = np.zeros((4, 1, 1, 3), np.uint8), np.full((4, 1, 1, 3), 100, np.uint8)
-    assert crossfaded(before, after)[:, 0, 0, 0].tolist() == [20, 40, 60, 80]
