@@ -54,7 +54,7 @@ from shards.member import read_rows
 from shards.reader import read_member
 from shards.sample import VIDEO, WHISPER, decode_npy
 from training.batch import Batch
-from training.data import Indexed, loader, open_data, unchanged
+from training.data import Indexed, keep_batch, loader, open_data
 from training.order import Place
 from training.settings import DataSettings
 from training.window import place_with_face
@@ -224,7 +224,7 @@ def taken(batches: Iterator[Any], windows: int) -> Callable[[], None]:
 def in_rgb(data: Indexed, workers: int) -> Iterator[tuple[torch.Tensor, Batch]]:
     _, places = data.reader(BATCH, BATCH, 0, 1, 0)
     return iter(
-        DataLoader(InRgb(data), sampler=places, batch_size=None, num_workers=workers, collate_fn=unchanged)  # pyright: ignore
+        DataLoader(InRgb(data), sampler=places, batch_size=None, num_workers=workers, collate_fn=keep_batch)  # pyright: ignore
     )
 
 

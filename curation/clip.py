@@ -134,7 +134,7 @@ class Clip:
         return self.end_frame / FPS
 
     def cut(self, start_frame: int, end_frame: int) -> "Clip":
-        """The part of this clip between two grid frames of the source. Only what lies before cropping is cut."""
+        """Return the part of this clip between two grid frames of the source; only before it is cropped."""
         assert self.start_frame <= start_frame < end_frame <= self.end_frame and self.frames is None
         first = self.start_frame
         track = self.track.cut(start_frame - first, end_frame - first) if self.track else None
@@ -148,7 +148,7 @@ class Clip:
         return replace(self, scores={**self.scores, **scores})
 
     def numbers(self) -> dict[str, float]:
-        """What filters judge by: the scores and `duration_s`."""
+        """Return the numbers that filters judge by: the scores and `duration_s`."""
         return {**self.scores, "duration_s": self.end_s - self.start_s}
 
     def audio(self, margin_frames: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ from shards.sample import AUDIO, JSON, WHISPER, Sample, decode_npy, encode_json,
 
 
 def cut_to_clip(sample: Sample, audio_shift_frames: int, scores: Mapping[str, float | None]) -> Sample:
-    """A sample as it lies in a shard: margins cut off, sound and features shifted, all scores in its JSON."""
+    """Return a sample as a shard holds it: margins cut off, audio and features shifted, all scores in its JSON."""
     fields = sample.json
     frames, shift = fields["frames"], audio_shift_frames - fields["audio_shift_frames"]
     members = dict(sample.members)

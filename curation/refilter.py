@@ -46,7 +46,7 @@ SHOWN = 10
 
 
 class RefilterError(ValueError):
-    """The stored scores cannot decide what is asked; says why, and what to do."""
+    """The stored scores cannot give the new verdicts; the text says why, and what to do."""
 
 
 class NotMeasured(Exception):
@@ -135,7 +135,7 @@ def check_replay(rows: Sequence[Row], stages: Stages, score_only: bool) -> None:
 
 
 def replay(row: Row, stages: Stages, score_only: bool) -> Verdict:
-    """The verdict on a row by these stages, from its scores. Raises NotMeasured."""
+    """Return the verdict on a row by these stages, from its scores. Raises NotMeasured."""
     if not row["kept"] and text(row["stage"]) == "":  # an error or a duplicate, which no filter saw
         return drop(row["reason"], text(row["detail"]))
     left = left_aside(row)
@@ -144,7 +144,7 @@ def replay(row: Row, stages: Stages, score_only: bool) -> Verdict:
 
 
 def left_aside(row: Row) -> Verdict:
-    """The verdict of the step that cut this row off; KEEP if none did."""
+    """Return the verdict of the step that cut this row off; KEEP if none did."""
     if text(row["stage"]).startswith("steps/"):
         stage, reason = row["stage"], row["reason"]
     else:
@@ -153,7 +153,7 @@ def left_aside(row: Row) -> Verdict:
 
 
 def measured_filters(row: Row, stages: Stages, score_only: bool, left: str) -> Iterator[Filter]:
-    """The filters before the step `left` that cut the row off. Raises NotMeasured at one that lacks its numbers."""
+    """Yield the filters before the step `left` that cut the row off. Raises NotMeasured at one without its numbers."""
     for name, stage in stages.items():
         if name == left:
             return
@@ -175,7 +175,7 @@ def has_reached(row: Row, name: str, stages: Stages) -> bool:
 
 
 def replay_all(rows: Sequence[Row], stages: Stages, score_only: bool, listed: Path) -> list[Verdict]:
-    """The verdicts on all rows. Raises RefilterError, after writing the sources to curate again to `listed`."""
+    """Return the verdicts on all rows. Raises RefilterError, after writing the sources to curate again to `listed`."""
     verdicts, missing = [], []
     for row in rows:
         try:
@@ -295,7 +295,7 @@ def finite(value: float) -> float | None:
 
 
 def judge_sources(sources: Sequence[Row], clips: Sequence[Row]) -> list[Row]:
-    """The rows of sources with the states that follow from their clips."""
+    """Return the rows of sources with the states that follow from their clips."""
     of_source: dict[str, list[Row]] = {}
     for clip in clips:
         of_source.setdefault(clip["source"], []).append(clip)

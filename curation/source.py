@@ -66,7 +66,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Curated:
-    """What came of one source: rows for the manifests, and the clips that have a sample in its part."""
+    """The result of one source: rows for the manifests, and the clips that have a sample in its part."""
 
     source: dict[str, Any]
     clips: list[dict[str, Any]]
@@ -102,7 +102,7 @@ def identify(path: Path, limits: Limits) -> Identity:
 
 
 def unread(path: Path, reason: str, detail: str) -> Identity:
-    """Return the identity of a file that nobody has looked into; without a size if it is not there."""
+    """Return the identity of a file that was not read; without a size if it does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -131,7 +131,7 @@ def sha256(path: Path) -> str:
 def curate(
     identity: Identity, stages: Sequence[Stage], output: Path, limits: Limits, recipe: str, score_only: bool = False
 ) -> Curated:
-    """One source through the stages. Its part appears by one rename; its rows are returned for the ledger."""
+    """Take one source through the stages; its part appears by one rename, its rows are returned for the ledger."""
     if identity.probe is None or identity.source_id is None:
         return failed(identity, identity.reason, identity.detail)
     source = Source(identity.source_id, identity.path, identity.probe, limits)
@@ -163,7 +163,7 @@ def whole(source: Source) -> Clip:
 
 
 def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:
-    """The clips of a source, and a dropped one over what a joined file holds behind its first recording."""
+    """Yield the clips of a source, then a dropped one over what a joined file holds behind its first recording."""
     end, header = 0, source.probe
     for clip in clips:
         end = max(end, clip.end_frame)
@@ -174,7 +174,7 @@ def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:
 
 
 def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Writes the samples as the clips come, one at a time in memory; the rows of all, and key -> sha256 of samples."""
+    """Write the samples one at a time; return the rows of all clips, and key -> sha256 of the samples."""
     rows, sampled, writer = [], {}, None
     with ExitStack() as stack:
         for clip in clips:
@@ -195,7 +195,7 @@ def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dic
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tells a disk that cannot be written from a source that cannot be read."""
+    """Raise OutputError for an OSError inside the `with` block: the disk fails there, not the source."""
     try:
         yield
     except OSError as error:
@@ -203,7 +203,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def sample_of(clip: Clip, recipe: str) -> Sample:
-    """The record of a clip, plus what corpus filters collected; sound and features still have their margin."""
+    """Return the sample of a clip with what corpus filters collected; audio and features still have their margin."""
     assert clip.frames is not None and clip.crop_boxes is not None
     members = {
         VIDEO: encode_mp4(clip.frames),
@@ -268,7 +268,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
 
 
 def failed(identity: Identity, reason: str, detail: str) -> Curated:
-    """One row over a source that could not be curated."""
+    """Return one row over a source that could not be curated."""
     name = identity.source_id or hashlib.sha256(str(identity.path).encode("utf-8", "surrogateescape")).hexdigest()
     end = identity.frames + (identity.probe.rest_frames if identity.probe else 0)
     row = {
@@ -286,7 +286,7 @@ def failed(identity: Identity, reason: str, detail: str) -> Curated:
 
 
 def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The row of sources.parquet that follows from a file's header and its clips."""
+    """Return the row of sources.parquet that follows from a file's header and its clips."""
     reason = main_reason(clips)
     status = KEPT if reason == KEPT else "error" if reason.startswith("error:") else "dropped"
     header = asdict(identity.probe) if identity.probe else {}
@@ -306,7 +306,7 @@ def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str,
 
 
 def duplicate(identity: Identity, original: Path) -> Curated:
-    """One row for a file with the same bytes as another, which is curated instead."""
+    """Return one row for a file with the same bytes as another, which is curated instead."""
     curated = failed(identity, "duplicate", f"same bytes as {original}")
     curated.source.update(status="duplicate", duplicate_of=str(original))
     return curated

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from curation.clip import TRACK_SCORES, Clip
 from curation.verdicts import KEEP, Limit, Verdict, drop, judge
 from media.errors import MediaError
-from media.frames import GridReader, scaled
+from media.frames import GridReader, scale_frame
 from pipelines import stage_class
 from shards.sample import Sample
 
@@ -82,7 +82,7 @@ class Step(Stage):
 
 @dataclass(frozen=True)
 class Filter(Stage):
-    """Measures a clip, then decides on the numbers alone: a clip is dropped for the first of LIMITS that it breaks.
+    """A stage that measures a clip and then decides on the numbers alone: by the first of LIMITS that it breaks.
 
     A filter whose rule is more than that overrides `decide`, and names in RULE_SETTINGS the settings that only `decide`
     reads beside those in LIMITS. With another value of such a setting everything that was measured stays true, so a
@@ -215,7 +215,7 @@ class Timer:
 
 
 def run_stages(clip: Clip, stages: Sequence[Stage], timer: Timer, score_only: bool = False) -> Iterator[Clip]:
-    """Every clip that the stages make of this one, dropped ones included, in order of time.
+    """Yield every clip that the stages make of this one, dropped ones included, in order of time.
 
     Depth first: one clip reaches the end before the next is cut out, so that memory holds the frames of one clip.
     A dropped clip skips the stages left, unless `score_only` asks for every number that can be measured; its verdict
@@ -243,7 +243,7 @@ def run_stages(clip: Clip, stages: Sequence[Stage], timer: Timer, score_only: bo
 
 
 def leading_scans(stages: Sequence[Stage]) -> list[Scan]:
-    """The scans at the head of the list, which share a decode."""
+    """Return the scans at the head of the list, which share a decode."""
     scans = []
     for stage in stages:
         if not isinstance(stage, Scan):
@@ -253,13 +253,13 @@ def leading_scans(stages: Sequence[Stage]) -> list[Scan]:
 
 
 def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
-    """The whole source through several scans with one decode; a file that ends early leaves a dropped remainder."""
+    """Run several scans over a whole source with one decode; a file that ends early leaves a dropped remainder."""
     source, watchers, end = clip.source, [step.watch(clip) for step in scans], 0
     look_px, last, picture = max(step.look_px for step in scans), None, np.empty(0)
     with closing(GridReader(source.path, source.probe, source.limits)) as reader:
         for i, frame in reader.frames():
             repeated = frame is last
-            picture = picture if repeated else scaled(frame, source.probe, look_px)
+            picture = picture if repeated else scale_frame(frame, source.probe, look_px)
             for watcher in watchers:
                 watcher.see(i, frame, picture, repeated)
             last, end = frame, i + 1

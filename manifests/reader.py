@@ -20,7 +20,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Notes:
-    """What a run says about its tables: reason -> meaning, score -> meaning, the stages in order."""
+    """What a run stores about its tables: reason -> meaning, score -> meaning, the stages in order."""
 
     reasons: dict[str, str]
     scores: dict[str, str]

@@ -55,7 +55,7 @@ def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
             return None
         # an AVI begins with its first packets; `first_pts_s` there counts the frames that the decoder holds back
         origin_s = 0.0 if container.format.name == WITHOUT_PTS else probe.first_pts_s
-        for start, chunk in placed(resampled(decoded(container, stream)), origin_s):
+        for start, chunk in place_on_clock(resample(decode(container, stream)), origin_s):
             if start >= wanted:
                 break
             part = chunk[max(0, -start) :][: wanted - max(start, 0)]
@@ -77,7 +77,7 @@ def read_sound(path: Path, limits: Limits = Limits()) -> AudioTrack:
         if stream is None:
             raise MediaError("error:no_audio", f"{path}: no audio stream")
         chunks, origin = [np.zeros(0, np.int16)], None
-        for start, chunk in placed(resampled(decoded(container, stream)), 0.0):
+        for start, chunk in place_on_clock(resample(decode(container, stream)), 0.0):
             origin = start if origin is None else origin
             if start + len(chunk) - origin > limits.max_duration_s * SAMPLE_RATE:
                 raise MediaError("error:limits", f"{path}: sound longer than {limits.max_duration_s:.0f} s")
@@ -98,8 +98,8 @@ def cut(track: Samples, start_sample: int, samples: int) -> np.ndarray:
     return piece
 
 
-def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[AudioFrame]:
-    """Audio frames in order; packets that do not decode are passed over."""
+def decode(container: InputContainer, stream: av.AudioStream) -> Iterator[AudioFrame]:
+    """Yield the audio frames in order; packets that cannot be decoded are skipped."""
     for packet in packets(container, stream):
         try:
             yield from packet.decode()
@@ -107,8 +107,8 @@ def decoded(container: InputContainer, stream: av.AudioStream) -> Iterator[Audio
             continue
 
 
-def resampled(frames: Iterator[AudioFrame]) -> Iterator[tuple[float | None, np.ndarray]]:
-    """16 kHz mono int16 chunks, each with its time in the container's clock, or None if it follows the one before.
+def resample(frames: Iterator[AudioFrame]) -> Iterator[tuple[float | None, np.ndarray]]:
+    """Yield 16 kHz mono int16 chunks, each with its time in the container's clock, or None if it follows the last.
 
     A new format or a jump in time starts a new run, so that a gap in the track stays a gap, and many small ones do too.
     """
@@ -149,8 +149,10 @@ def form_of(frame: AudioFrame) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
-def placed(chunks: Iterator[tuple[float | None, np.ndarray]], origin_s: float) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample on the source's clock, chunk)."""
+def place_on_clock(
+    chunks: Iterator[tuple[float | None, np.ndarray]], origin_s: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first sample on the source's clock, chunk) of chunks with their times in the container's clock."""
     position = 0
     for time_s, chunk in chunks:
         if time_s is not None:

@@ -125,16 +125,16 @@ def frames_from(path: Path, probe: Probe, start_frame: int, limits: Limits) -> G
     """Decoded frames in order, from a keyframe before `start_frame` if the container can seek that exactly, or all."""
     if start_frame:
         with open_media(path, probe.end_byte) as container:
-            frames = sought(container, video_stream(container, path, limits), probe, start_frame)
+            frames = seek_frames(container, video_stream(container, path, limits), probe, start_frame)
             if frames is not None:
                 yield from frames
                 return
     with open_media(path, probe.end_byte) as container:
-        yield from decoded(container, video_stream(container, path, limits))
+        yield from decode(container, video_stream(container, path, limits))
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames with a time stamp in presentation order; what does not decode is passed over."""
+def decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Yield the frames that have a time stamp, in presentation order; packets that cannot be decoded are skipped."""
     previous = None
     for packet in packets(container, stream):
         try:
@@ -146,10 +146,10 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
             continue
 
 
-def sought(
+def seek_frames(
     container: InputContainer, stream: VideoStream, probe: Probe, start_frame: int
 ) -> Iterator[VideoFrame] | None:
-    """Frames from the last keyframe before `start_frame`, or None when the container cannot seek that exactly."""
+    """Return the frames from the last keyframe before `start_frame`, or None if the container cannot seek exactly."""
     assert stream.time_base is not None
     target_s = probe.first_pts_s + (start_frame - 1) / FPS - PREROLL_S.get(container.format.name, 0.0)
     if target_s < probe.first_pts_s:
@@ -158,7 +158,7 @@ def sought(
         container.seek(int(target_s / stream.time_base), stream=stream, backward=True)
     except FFmpegError:
         return None
-    frames = decoded(container, stream)
+    frames = decode(container, stream)
     first = next(frames, None)
     if first is None or grid_index(frame_time_s(first) - probe.first_pts_s) > start_frame:
         return None
@@ -186,7 +186,7 @@ def scan(
     with closing(GridReader(path, probe, limits)) as reader:
         for i, frame in reader.frames(start_frame, end_frame):
             if frame is not last_frame:
-                last_frame, picture = frame, scaled(frame, probe, long_side)
+                last_frame, picture = frame, scale_frame(frame, probe, long_side)
             yield i, picture
 
 
@@ -212,11 +212,11 @@ def keyframes(path: Path, probe: Probe, long_side: int, apart_frames: int) -> It
             stream.codec_context.flush_buffers()
             for frame in found[:1]:
                 following = i + apart_frames
-                yield i, scaled(frame, probe, long_side)
+                yield i, scale_frame(frame, probe, long_side)
 
 
-def scaled(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
-    """A whole frame, upright: [h, w, 3] uint8 RGB with at most `long_side` pixels on the longer side."""
+def scale_frame(frame: VideoFrame, probe: Probe, long_side: int) -> np.ndarray:
+    """Return a whole frame upright, [h, w, 3] uint8 RGB, scaled to at most `long_side` pixels on the longer side."""
     scale = min(1.0, long_side / max(probe.width, probe.height))
     size = max(1, round(probe.width * scale)), max(1, round(probe.height * scale))
     planes = upright(planes_of(frame), probe)
@@ -271,7 +271,7 @@ def cut_square(plane: np.ndarray, square: np.ndarray, probe: Probe, size: int) -
     pads = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
     if any(pads):
         inside = cv2.copyMakeBorder(inside, *pads, cv2.BORDER_REPLICATE)
-    return resized(inside, size)
+    return resize_plane(inside, size)
 
 
 def plane_square(square: np.ndarray, shape: tuple[int, ...], probe: Probe) -> np.ndarray:
@@ -281,7 +281,7 @@ def plane_square(square: np.ndarray, shape: tuple[int, ...], probe: Probe) -> np
     return np.array([x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)])
 
 
-def resized(plane: np.ndarray, size: int) -> np.ndarray:
+def resize_plane(plane: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA if plane.shape[0] >= size else cv2.INTER_CUBIC)
 
 

@@ -26,13 +26,13 @@ def movement(boxes: np.ndarray) -> np.ndarray:
 
 
 def fill_gaps(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The track with each box that was not found interpolated between its neighbours, or held at the ends."""
+    """Return the track with missing boxes interpolated between found ones, and held at both ends."""
     frames = np.arange(len(boxes))
     return np.column_stack([np.interp(frames, frames[found], boxes[found, k]) for k in range(4)]).astype(np.float32)
 
 
 def smooth(values: np.ndarray, sigma_frames: float) -> np.ndarray:
-    """A Gaussian moving average over time, [T, ...]; the ends repeat their last value."""
+    """Return a Gaussian moving average over time, [T, ...]; beyond the ends the last value is repeated."""
     kernel = gaussian(sigma_frames)
     radius = len(kernel) // 2
     padded = np.pad(values, [(radius, radius)] + [(0, 0)] * (values.ndim - 1), mode="edge")
@@ -62,6 +62,6 @@ def squares(boxes: np.ndarray, expansion: float, sigma_frames: float, width: int
 
 
 def within(boxes: np.ndarray, frames: np.ndarray, size: int) -> np.ndarray:
-    """Boxes in the pixels of square cut-outs of `size`: [T, 4]."""
+    """Return boxes [T, 4] in the pixels of square cut-outs of `size`."""
     scale = size / (frames[:, 2] - frames[:, 0])[:, None]
     return ((boxes - np.tile(frames[:, :2], 2)) * scale).astype(np.float32)

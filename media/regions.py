@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
-from media.frames import plane_square, planes_of, resized, rgb_matrix_of, upright
+from media.frames import plane_square, planes_of, resize_plane, rgb_matrix_of, upright
 from media.probe import Probe
 
 SPARE = 1.15  # a square as large as the picture's shorter side can still move along the longer one
@@ -29,7 +29,7 @@ class Part:
         x0, y0, x1, y1 = plane_square(square, self.shape, probe) - [self.x, self.y, self.x, self.y]
         if min(x0, y0) < 0 or y1 > self.pixels.shape[0] or x1 > self.pixels.shape[1]:
             return None
-        return resized(self.pixels[y0:y1, x0:x1], size)
+        return resize_plane(self.pixels[y0:y1, x0:x1], size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Region:
 
 
 class Regions:
-    """The regions of one source by grid frame. Who keeps them minds their `bytes`."""
+    """The regions of one source by grid frame. `bytes` is the memory they take; `steps/faces` limits it."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -87,7 +87,7 @@ class Regions:
     def crops(self, start_frame: int, squares: np.ndarray, probe: Probe, into: np.ndarray) -> int:
         """As `media.frames.read_crops`, until too little was kept: how many of the crops are now there.
 
-        Frames before the last one asked for are forgotten.
+        Regions before the last frame of the crops are removed.
         """
         shown = [self._shown.get(i, i) for i in range(start_frame, start_frame + len(squares))]
         regions = [self._regions.get(i) for i in shown]

@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.video.reformatter import ColorRange
 
 from clock import FPS
-from media.audio import decoded
+from media.audio import decode
 from media.encode import X264_OPTIONS, X264_PARAMS
 from media.errors import MediaError
 from media.frames import Picture, Planes
@@ -115,11 +115,11 @@ def sound_packets(path: Path, out: Any) -> Generator[tuple[float, Packet]]:
 
 
 def first_sample_s(path: Path) -> Fraction:
-    """When the first sample is heard that a decoder gives of a file's sound, in the file's own clock."""
+    """Return the time of the first sample that a decoder gives of a file's audio, in the file's own clock."""
     with open_media(path) as container:
         stream = audio_stream(container)
         assert stream is not None, "its caller found one"
-        for frame in decoded(container, stream):
+        for frame in decode(container, stream):
             if frame.pts is not None and frame.time_base is not None:
                 return frame.pts * frame.time_base
     raise MediaError("error:decode", f"{path}: the audio track cannot be decoded")

@@ -54,14 +54,14 @@ def mask_boxes(landmarks: np.ndarray, face: np.ndarray, settings: MaskSettings) 
         landmarks[:, HEAD].mean(axis=1, dtype=np.float32),
         landmarks[:, CORNERS].mean(axis=1, dtype=np.float32),
     )
-    track, found = bridged(np.concatenate([head, mouth - head], axis=1), settings.max_gap_frames)
+    track, found = bridge_gaps(np.concatenate([head, mouth - head], axis=1), settings.max_gap_frames)
     centre = track[:, :2] + smooth_where(found, track[:, 2:], SMOOTH_FRAMES)
     reach = (face[3] - face[1]) * np.array([[settings.side, settings.up], [settings.side, settings.down]])
     return look_ahead(np.concatenate([centre - reach[0], centre + reach[1]], axis=1), settings.alpha).astype(np.float32)
 
 
 def median_face(boxes: np.ndarray) -> np.ndarray:
-    """The face box of a clip, [4], from that of each frame, [T, 4]: one for all, since a box grows with an open jaw."""
+    """Return one face box [4] for a clip from those of its frames [T, 4]: an open jaw makes single boxes longer."""
     return np.sort(boxes, axis=0)[len(boxes) // 2]
 
 
@@ -72,8 +72,11 @@ def lower_half(face: np.ndarray) -> np.ndarray:
     return np.array([x0 - margin_x, (y0 + y1) / 2, x1 + margin_x, y1 + margin_y])
 
 
-def bridged(track: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
-    """[T, C] with NaN rows -> (short gaps interpolated and held at the ends, which rows have numbers now [T])."""
+def bridge_gaps(track: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a track [T, C] with short gaps of NaN rows interpolated, and which rows have numbers then, [T] bool.
+
+    Gaps at the ends are filled with the nearest row.
+    """
     found = np.isfinite(track.sum(axis=1))
     frames = np.arange(len(track))
     if found.all() or not found.any():
@@ -98,7 +101,7 @@ def look_ahead(track: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def shown_squares(boxes: np.ndarray, face: np.ndarray, size: int, settings: MaskSettings) -> np.ndarray:
-    """What of a clip's pictures of `size` the network sees: [T, 4] float32 squares of whole even pixels.
+    """Return the squares that the network sees of a clip's frames of `size`: [T, 4] float32, whole even pixels.
 
     `boxes` is [T, 4] of `mask_boxes`, `face` the clip's face box [4]. A face crop is the whole picture. A mouth crop
     follows the centre of the mask, smoothed over time; a frame without a mask has NaN. Even pixels, so that the
@@ -114,7 +117,7 @@ def shown_squares(boxes: np.ndarray, face: np.ndarray, size: int, settings: Mask
 
 
 def context_frames(settings: MaskSettings) -> int:
-    """A frame's rectangle and square depend on no landmarks further away than this.
+    """Return how many frames away landmarks may be and still change a frame's rectangle or square.
 
     Smoothing of both, the frame ahead, and a gap beyond all of them.
     """
@@ -123,7 +126,7 @@ def context_frames(settings: MaskSettings) -> int:
 
 
 def inside(boxes: Any, x: Any, y: Any) -> Any:
-    """Which pixels lie in rectangles: boxes [..., 4], columns x [W], rows y [H] -> bool [..., H, W]; numpy or torch."""
+    """Return which pixels lie in rectangles, bool [..., H, W]; boxes [..., 4], columns x [W], rows y [H]."""
     x0, y0, x1, y1 = (boxes[..., k, None, None] for k in range(4))
     centre_x, centre_y = x + 0.5, y[:, None] + 0.5
     return (x0 <= centre_x) & (centre_x < x1) & (y0 <= centre_y) & (centre_y < y1)

@@ -42,7 +42,7 @@ GREY = 110  # what the original shows beyond the edge of the picture
 
 @dataclass(frozen=True)
 class SyncScore:
-    """What SyncNet says of one clip; `offset_frames` has the sign of the original's printed "AV offset".
+    """SyncNet's scores of one clip; `offset_frames` has the sign of the original's printed "AV offset".
 
     offset_frames > 0: the sound comes that many frames too early (what is seen in frame i is heard at i - offset), and
     is in sync after it is delayed by `offset_frames`. offset_frames < 0: too late, advance it. In other words: the
@@ -280,7 +280,7 @@ def syncnet_boxes(boxes: np.ndarray) -> np.ndarray:
 
 
 def syncnet_crops(frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The faces as SyncNet wants them: [T, 224, 224, 3] uint8, out of [T, H, W, 3] frames with face boxes [T, 4].
+    """Return SyncNet's input, [T, 224, 224, 3] uint8, from frames [T, H, W, 3] with face boxes [T, 4].
 
     Cut by `syncnet_boxes` and resized; beyond the edge of the frames everything is grey.
     """

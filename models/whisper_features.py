@@ -121,7 +121,7 @@ def mel_filters(mels: int) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """What Whisper sees of 16 kHz sound [N]: float32 [mels, N / 160], 8 powers of ten below the loudest at most."""
+    """Return Whisper's log-mel spectrogram of 16 kHz audio [N]: float32 [mels, N / 160], at most 8 decades deep."""
     half = FFT_LENGTH // 2
     window = np.hanning(FFT_LENGTH + 1)[:-1].astype(np.float32)
     pieces = np.lib.stride_tricks.sliding_window_view(np.pad(samples, half, mode="reflect"), FFT_LENGTH)[::HOP_LENGTH]

@@ -101,7 +101,7 @@ class OnnxYolo:
         scaled = round(width * scale), round(height * scale)
         if scaled != (width, height):
             frame = cv2.resize(frame, scaled, interpolation=cv2.INTER_LINEAR)
-        canvas = np.full((_filled(scaled[1]), _filled(scaled[0]), 3), GREY, np.uint8)
+        canvas = np.full((_round_up(scaled[1]), _round_up(scaled[0]), 3), GREY, np.uint8)
         left, top = (canvas.shape[1] - scaled[0]) // 2, (canvas.shape[0] - scaled[1]) // 2
         canvas[top : top + scaled[1], left : left + scaled[0]] = frame
         (output,) = self._session.run(None, {"images": cv2.dnn.blobFromImage(canvas, 1 / 255)})
@@ -116,7 +116,7 @@ class OnnxYolo:
         return np.column_stack([boxes.clip(0, [width, height] * 2), found[np.asarray(kept, int), 4]])
 
 
-def _filled(pixels: int) -> int:
+def _round_up(pixels: int) -> int:
     return -(-pixels // STRIDE) * STRIDE
 
 

@@ -27,7 +27,7 @@ INDEX_ROW_BYTES = 250  # measured 100 in index.parquet, 100,000 rows; the rest i
 
 
 class PackError(ValueError):
-    """Packing cannot start, or met a sample that is not fit for a shard."""
+    """Packing cannot start, or a sample is not complete enough for a shard."""
 
 
 class Piece(NamedTuple):
@@ -67,7 +67,7 @@ def pack(
     Raises PackError or ShardError; then the index is as it was.
     """
     shards.mkdir(parents=True, exist_ok=True)
-    packed = _packed(shards)
+    packed = _read_packed(shards)
     pieces = _pieces(clips, packed, seed)
     _check_packed(packed, clips, shards)
     remove_leftovers(shards)
@@ -100,7 +100,7 @@ def retire(shards: Path, kept: Collection[str], *, name: str = "shard") -> pd.Da
     Shards never change: what else lies in one that is touched is copied to a new one, and the old one is removed after
     the index. An interruption leaves the index, and what it names, as it was or as it is to be. Raises ShardError.
     """
-    packed = _packed(shards)
+    packed = _read_packed(shards)
     stale = packed.loc[~packed["key"].isin(list(kept))]
     if not len(stale):
         return stale
@@ -126,12 +126,12 @@ def pack_order(keys: Iterable[str], seed: int) -> list[str]:
     return sorted(keys, key=lambda key: (hashlib.sha256(f"{seed}:{key}".encode()).digest(), key))
 
 
-def _packed(shards: Path) -> pd.DataFrame:
+def _read_packed(shards: Path) -> pd.DataFrame:
     return read_index(shards) if (shards / INDEX_NAME).exists() else index_frame([])
 
 
 def _pieces(clips: Mapping[str, Path], packed: pd.DataFrame, seed: int) -> list[Piece]:
-    """Where each clip that is not packed yet lies, in packing order. Each part is walked once."""
+    """Return the place of each clip that is not packed yet, in packing order; each part is read once."""
     waiting = set(clips) - set(packed["key"])
     parts = sorted({clips[key] for key in waiting})
     found = {}

@@ -51,7 +51,7 @@ def read_member(shards: Path, row: Row, member: str) -> bytes:
     offset, size = row[offset_column(member)], row[size_column(member)]
     if pd.isna(offset):
         raise ShardError(f"{shards / row['shard']}: {row['key']}: has no member {member}")
-    with _opened(shards / row["shard"]) as descriptor:
+    with _open_tar(shards / row["shard"]) as descriptor:
         return _read(descriptor, shards / row["shard"], int(offset), int(size), row["key"])
 
 
@@ -61,11 +61,11 @@ def read_sample(shards: Path, row: Row) -> Sample:
 
 
 def read_extent(path: Path, extent: Extent, sha256: str | None = None) -> Sample:
-    """The sample that lies at a place of a tar, in one read.
+    """Return the sample at a place of a tar, in one read.
 
     Raises ShardError if another one lies there, or, with `sha256`, one that is not as it was written.
     """
-    with _opened(path) as descriptor:
+    with _open_tar(path) as descriptor:
         data = _read(descriptor, path, extent.offset, extent.bytes, extent.key)
     members, offset = {}, 0
     while offset < len(data):
@@ -82,7 +82,7 @@ def read_extent(path: Path, extent: Extent, sha256: str | None = None) -> Sample
 
 def walk(path: Path) -> Iterator[Entry]:
     """The members of a tar in turn; reads headers only."""
-    with _opened(path) as descriptor:
+    with _open_tar(path) as descriptor:
         end, offset = os.fstat(descriptor).st_size, 0
         while (header := os.pread(descriptor, BLOCK, offset)) != ZEROS:
             if len(header) < BLOCK:
@@ -118,7 +118,7 @@ def iterate(path: Path) -> Iterator[Sample]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_tar(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError as error:

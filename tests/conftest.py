@@ -25,6 +25,16 @@ settings.load_profile("suite")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
 
+SLOW_FIXTURES = {"browser", "curated", "talkers"}  # each takes minutes once, on a machine without a cache
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark as slow what uses a slow fixture, be it through others."""
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless browser of the machine, driven by playwright; skips where there is none."""

@@ -48,7 +48,7 @@ class AudioTokens(ModelMixin, ConfigMixin):
         self.mix = nn.Parameter(torch.zeros(layers)) if use == "weighted" else None
 
     def rows_shape(self, frames: int) -> tuple[int, int, int]:
-        """(rows, layers, dim) that `forward` wants for a number of frames."""
+        """Return (rows, layers, dim) of the input of `forward` for a number of frames."""
         layers, dim = self.config["layers"], self.config["dim"]
         return WHISPER_ROWS_PER_FRAME * frames + self.window_rows - WHISPER_ROWS_PER_FRAME, layers, dim
 
@@ -63,7 +63,7 @@ class AudioTokens(ModelMixin, ConfigMixin):
         return tokens.flatten(2)[:, :, None] if self.joined else tokens.flatten(2, 3)
 
     def _used(self, rows: Tensor) -> Tensor:
-        """The layers that are heard: [B, R, layers, dim] -> [B, R, layers or 1, dim]."""
+        """Return the layers that are used: [B, R, layers, dim] -> [B, R, layers or 1, dim]."""
         if self.use == "last":
             return rows[:, :, -1:]
         if self.mix is not None:
@@ -77,7 +77,7 @@ class AudioTokens(ModelMixin, ConfigMixin):
 
 
 def window_rows(window_frames: int) -> int:
-    """Rows of Whisper that a frame hears."""
+    """The number of Whisper rows in the window of a frame."""
     return WHISPER_ROWS_PER_FRAME * (2 * window_frames + 1)
 
 

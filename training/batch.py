@@ -48,11 +48,11 @@ class Batch:
 
     def masks(self) -> torch.Tensor:
         """1 inside the mask: float32 [B, T, 1, size, size]."""
-        return drawn(self.mask_boxes, self.reference.shape[-1])
+        return fill_boxes(self.mask_boxes, self.reference.shape[-1])
 
     def reference_mask(self) -> torch.Tensor:
         """1 inside the mask of the reference: float32 [B, 1, size, size]."""
-        return drawn(self.reference_box, self.reference.shape[-1])
+        return fill_boxes(self.reference_box, self.reference.shape[-1])
 
     def to(self, device: torch.device | str) -> Self:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
@@ -79,7 +79,7 @@ def rgb(planes: torch.Tensor) -> torch.Tensor:
     return picture.div_(127.5).sub_(1).clamp_(-1, 1)
 
 
-def drawn(boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """[..., 4] rectangles -> float32 [..., 1, size, size], 1 inside."""
+def fill_boxes(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """Return masks [..., 1, size, size] float32 that are 1 inside rectangles [..., 4]."""
     pixels = torch.arange(size, device=boxes.device)
     return inside(boxes, pixels, pixels).float().unsqueeze(-3)

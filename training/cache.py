@@ -25,11 +25,11 @@ from media.geometry import within
 from models.mask import MaskSettings
 from shards.reader import ShardError
 from storage.atomic_write import atomic_write
-from training.batch import drawn, rgb
+from training.batch import fill_boxes, rgb
 from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.settings import DataSettings
-from training.window import TRIES, Arrays, StoredClip, decode, draw_rest, opened_video, read_mask, read_sound, width_of
+from training.window import TRIES, Arrays, StoredClip, decode, draw_rest, open_video, read_mask, read_sound, width_of
 
 REFERENCE_EVERY = 25  # one a second
 PIECE = 64  # frames decoded and encoded at once
@@ -160,7 +160,7 @@ def write_clip(
 ) -> None:
     """Read a whole clip piece by piece into its places of the arrays; NaN masks if it cannot be read."""
     try:
-        with clip.open() as sample, opened_video(sample) as video:
+        with clip.open() as sample, open_video(sample) as video:
             size = width_of(video)
             boxes, squares = read_mask(clip, sample, 0, clip.frames, size, mask)
             masks = within(boxes, squares, data.size)
@@ -172,16 +172,16 @@ def write_clip(
                 chosen = np.arange(first, place.stop) % step == 0
                 into["pictures"][-(-first // step) :][: chosen.sum()] = planes[chosen]
                 if "latents" in into:
-                    into["latents"][place] = encoded(planes, masks[place], codec, device)
+                    into["latents"][place] = encode_frames(planes, masks[place], codec, device)
             into["masks"][:] = masks
     except ShardError:
         into["masks"][:] = np.nan
 
 
-def encoded(planes: np.ndarray, masks: np.ndarray, codec: LatentCodec, device: torch.device) -> np.ndarray:
-    """[T, parts, C, h, w] float16: mean and masked mode of some frames and, if the VAE draws, its deviation."""
+def encode_frames(planes: np.ndarray, masks: np.ndarray, codec: LatentCodec, device: torch.device) -> np.ndarray:
+    """Encode frames: [T, parts, C, h, w] float16, mean, masked mode and, if the VAE draws, the deviation."""
     pictures = rgb(torch.from_numpy(planes).to(device))
-    hidden = drawn(torch.from_numpy(masks).to(device), pictures.shape[-1])
+    hidden = fill_boxes(torch.from_numpy(masks).to(device), pictures.shape[-1])
     mean, std = codec.moments(pictures)
     parts = [mean, codec.condition(pictures * (1 - hidden)), *([std] if codec.draws else [])]
     return torch.stack(parts, dim=1).cpu().numpy().astype(np.float16)

@@ -11,7 +11,7 @@ from torch import Tensor
 from training.latents import window_starts
 from training.network import SayAnything
 from training.plan import Segments
-from training.sampler import Denoise, guided
+from training.sampler import Denoise, guide
 
 FRAMES_AT_ONCE = 16  # in one forward pass, however short the segments are
 
@@ -48,7 +48,7 @@ def average_segments(
         return [residual.expand(len(batch), -1, -1, -1) for residual in residuals]
 
     denoisers = [
-        guided(network, part(concatenated, batch), part(tokens, batch), residuals_of(batch), guidance)
+        guide(network, part(concatenated, batch), part(tokens, batch), residuals_of(batch), guidance)
         for batch in batches
     ]
 

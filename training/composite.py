@@ -132,8 +132,8 @@ def bounds_of(region: np.ndarray) -> tuple[int, int, int, int]:
     return x0, y0, max(x1, x0), max(y1, y0)
 
 
-def feathered(region: np.ndarray) -> np.ndarray:
-    """[h, w] float32 for the pixels of `bounds_of`: 1 inside, falling to 0 at the region's edges."""
+def feather(region: np.ndarray) -> np.ndarray:
+    """Return weights [h, w] float32 for the pixels of `bounds_of`: 1 inside, falling to 0 at the region's edges."""
     reach = max(FEATHER * float((region[2:] - region[:2]).min()), 1.0)
 
     def ramp(first: int, last: int, low: float, high: float) -> np.ndarray:
@@ -151,7 +151,7 @@ def compose(picture: Picture, face: np.ndarray, region: np.ndarray) -> Planes:
     planes = tuple(plane.copy() for plane in picture.planes)
     if x1 - x0 < 4 or y1 - y0 < 4:
         return planes  # pyright: ignore[reportReturnType]
-    alpha = feathered(region)
+    alpha = feather(region)
     yuv = to_yuv(face, picture.to_rgb)
     half = (slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2))
     small = (alpha.shape[1] // 2, alpha.shape[0] // 2)

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
-    """The shards cannot be trained on; says where, what was found, and what to do."""
+    """The shards cannot be trained on; the text says where, what was found, and what to do."""
 
 
 class Dataset(Protocol):
@@ -280,27 +280,27 @@ def loader(
         sampler=places,  # pyright: ignore[reportArgumentType]  # an iterator without end and length
         batch_size=None,  # the source makes whole batches
         num_workers=dataset.settings.workers if workers is None else workers,
-        collate_fn=unchanged,  # pyright: ignore[reportArgumentType]  # of a batch, not of a list of samples
+        collate_fn=keep_batch,  # pyright: ignore[reportArgumentType]  # of a batch, not of a list of samples
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_group,
     )
-    return watched(iter(batches), dataset.settings.max_bad_share)
+    return watch_errors(iter(batches), dataset.settings.max_bad_share)
 
 
 def leave_group(worker: int) -> None:
-    """Puts a worker into a process group of its own: Ctrl-C and a stop of the whole group are the trainer's to answer.
+    """Put a worker into a process group of its own: Ctrl-C, and a signal to the whole group, reach the trainer only.
 
     Until it has, it needs its batches; and it must be able to end its workers by SIGTERM.
     """
     os.setpgid(0, 0)
 
 
-def unchanged(batch: Batch) -> Batch:
+def keep_batch(batch: Batch) -> Batch:
     return batch
 
 
-def watched(batches: Iterator[Batch], max_bad_share: float) -> Iterator[Batch]:
-    """The same batches; logs each clip that could not be read once, and raises DataError when there are too many."""
+def watch_errors(batches: Iterator[Batch], max_bad_share: float) -> Iterator[Batch]:
+    """Yield the same batches; log each unreadable clip once, and raise DataError when there are too many."""
     bad: set[str] = set()
     replaced = seen = 0
     for batch in batches:

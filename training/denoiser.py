@@ -83,9 +83,9 @@ def draw_masks(uniform: Tensor, audio_rate: float, identity_rate: float) -> tupl
 
 
 def draw_noise(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one clip, from its own seed: n and the VAE's posterior draw, both `shape`, and the draw for sigma, a scalar.
+    """Return the draws of one clip from its seed: n and the VAE's posterior, both `shape`, and a scalar for sigma.
 
-    On the CPU always, so that a clip meets the same noise on any device, on any rank and after a resume.
+    They are drawn on the CPU, so that a clip has the same noise on any device, on any rank and after a resume.
     """
     generator = torch.Generator().manual_seed(seed)
     n = torch.randn(shape, generator=generator)

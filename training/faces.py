@@ -15,7 +15,7 @@ from media.frames import GridReader, read_crops, scan
 from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
 from models.face_landmarks import FaceLandmarks
-from models.mask import POINTS, MaskSettings, bridged, mask_boxes, median_face, shown_squares
+from models.mask import POINTS, MaskSettings, bridge_gaps, mask_boxes, median_face, shown_squares
 from models.yolo_face import YoloFace, largest_face, largest_faces
 from training.curated import Curated
 from training.plan import runs
@@ -51,7 +51,7 @@ class FaceFinder:
     def follow(
         self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object] = lambda: None
     ) -> FollowedFace:
-        """The largest face of the first `frames` frames; fewer if the video ends before. The last answer is kept."""
+        """Return the largest face in the first `frames` frames, fewer if the video ends; the last result is kept."""
         stat = path.stat()
         asked = (path, stat.st_mtime_ns, stat.st_size, frames, mask)
         if self._last is None or self._last[0] != asked:
@@ -63,7 +63,7 @@ class FaceFinder:
     ) -> FollowedFace:
         pictures = scan(path, probe, self.look_px, frames)
         boxes = largest_faces(self.detector, pictures, max(probe.width, probe.height), on_frame)
-        boxes, has_face = bridged(boxes, mask.max_gap_frames)
+        boxes, has_face = bridge_gaps(boxes, mask.max_gap_frames)
         cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
         reader = GridReader(path, probe)
         for run in runs(has_face, boxes, np.arange(len(boxes))):
@@ -82,7 +82,7 @@ class FaceFinder:
     def shown(
         self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the network sees of face squares [T, 4] (source pixels), and masks [T, 4] in pixels of that.
+        """Return the squares that the network sees [T, 4], in source pixels, and the masks [T, 4] in their pixels.
 
         `masks` and `face` are given in pixels of the face squares scaled to `size`; so are the masks that come back.
         """
@@ -93,7 +93,7 @@ class FaceFinder:
         return np.tile(cutouts[:, :2], 2) + squares_in * scale, within(masks, squares_in, self.size)
 
     def points(self, crops: np.ndarray, on_frame: Callable[[], object] = lambda: None) -> np.ndarray:
-        """[T, K, 2] lips and face oval of crops [T, S, S, 3], crop pixels, NaN where there is none."""
+        """Return lips and face oval [T, K, 2] of crops [T, S, S, 3], in crop pixels; NaN without a face."""
         found = []
         for crop in crops:
             found.append(self.landmarker.measure(crop[None]).points[0][list(POINTS), :2])
@@ -105,7 +105,7 @@ class FaceFinder:
         return largest_face(self.detector, crop)
 
     def picture(self, path: Path, mask: MaskSettings) -> tuple[np.ndarray, np.ndarray]:
-        """A still: (crop [S, S, 3] uint8 RGB, its mask [4] in crop pixels). Raises ValueError without a face in it."""
+        """Return the face crop of a still, [S, S, 3] uint8 RGB, and its mask [4]. Raises ValueError without a face."""
         data = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         if data is None:
             raise ValueError(f"{path}: not a picture")
@@ -123,6 +123,6 @@ class FaceFinder:
         return self.cut(rgb, shown[0]), found[0]
 
     def cut(self, rgb: np.ndarray, square: np.ndarray) -> np.ndarray:
-        """What of a picture lies in a square [4], [S, S, 3] uint8."""
+        """Return the part of a picture in a square [4], [S, S, 3] uint8."""
         x0, y0, x1, y1 = np.round(square).astype(int)
         return cv2.resize(rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA)

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with join_ranks(device, PATIENCE) as ranks:
             generator = Generator(options.checkpoint, ranks.device, options.base)
             chosen = options_of(options)
-            made = [done(generator, job, chosen, ranks.first) for job in jobs[ranks.rank :: ranks.world]]
+            made = [run_job(generator, job, chosen, ranks.first) for job in jobs[ranks.rank :: ranks.world]]
             [failed] = ranks.sum(made.count(False))  # torchrun ends all ranks when one has failed: they end together
     except (ValueError, OSError) as error:
         print(f"refused: {error}", file=sys.stderr)
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if not failed else 1 if options.list else 2
 
 
-def done(generator: Generator, job: Job, options: Options, show: bool) -> bool:
-    """One job with a progress bar; False, and a line that says why, if it failed."""
+def run_job(generator: Generator, job: Job, options: Options, show: bool) -> bool:
+    """Run one job with a progress bar; return False, after printing why, if it failed."""
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), disable=not show
     )

@@ -26,7 +26,7 @@ from media.writer import VideoWriter
 from models.mask import MaskSettings
 from models.whisper_features import WhisperFeatures
 from training import watermark
-from training.batch import drawn
+from training.batch import fill_boxes
 from training.checkpoint import SETTINGS, export_of
 from training.chunk import average_segments, crossfade, frame_noise, keep_known
 from training.composite import Crop, paste, union
@@ -208,9 +208,9 @@ class Generator:
             self.resize(picture.crop(film.track.squares[s], film.probe, self.faces.size))
             for picture, s in zip(pictures, source, strict=True)
         ]
-        mask = drawn(torch.from_numpy(film.track.mask[source] * scale).to(self.device), self.size)
+        mask = fill_boxes(torch.from_numpy(film.track.mask[source] * scale).to(self.device), self.size)
         reference = self.to_tensor(self.resize(take.reference)[None])
-        reference_mask = drawn(torch.from_numpy(take.reference_mask * scale).to(self.device)[None], self.size)
+        reference_mask = fill_boxes(torch.from_numpy(take.reference_mask * scale).to(self.device)[None], self.size)
         concatenated, identity = concatenated_and_identity(
             self.codec, self.to_tensor(np.stack(crops))[None], mask[None], reference, reference_mask, self.fusion
         )

@@ -119,7 +119,7 @@ def concatenated_and_identity(
 
 
 def identity_of(codec: LatentCodec, reference: Tensor, reference_mask: Tensor, fusion: Fusion) -> Tensor:
-    """What the ID-Guider sees of a reference: [B, 4, H, W] picture and mask, or with "vae_feature" [B, C + 1, h, w]."""
+    """Return the ID-Guider's input: [B, 4, H, W] picture and mask, or with "vae_feature" [B, C + 1, h, w]."""
     if fusion == "vae_feature":
         small = torch.nn.functional.adaptive_max_pool2d(
             reference_mask, [s // codec.factor for s in reference.shape[-2:]]

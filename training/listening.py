@@ -69,14 +69,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Heard:
-    """What a network listens at one noise level, or over all: loss with the wrong sound minus loss with the right."""
+    """How much a network listens at one noise level, or over all: loss with wrong audio minus loss with the right."""
 
     listening: Estimate
     attainable: Estimate
 
     @property
     def share(self) -> Estimate | None:
-        """Listening in parts of attainable; None if the windows hardly differ, as where nobody speaks."""
+        """Listening divided by attainable; None if the windows hardly differ, as in silence."""
         most = self.attainable.mean
         return (
             Estimate(self.listening.mean / most, self.listening.error / most)
@@ -97,7 +97,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Listening:
-    """What a network listens over all noise levels (their mean), and at each."""
+    """How much a network listens on average over the noise levels, and at each."""
 
     overall: Heard
     by_sigma: dict[float, Heard]
@@ -139,7 +139,7 @@ class PairedWindows:
         if size:
             batches = islice(loader(long, size, rank=ranks.rank, world=ranks.world, workers=0), count // size)
             try:
-                pairs = [paired(batch.to(ranks.device), apart, settings, codec) for batch in batches]
+                pairs = [pair_windows(batch.to(ranks.device), apart, settings, codec) for batch in batches]
             except ShardError as error:
                 log.warning("listening: %s", error)
         if ranks.first and not pairs:
@@ -162,11 +162,11 @@ class PairedWindows:
         return summarize(torch.cat(differences), torch.cat(attainable), sigmas, self.ranks)
 
 
-def paired(batch: Batch, apart: int, settings: TrainingSettings, codec: LatentCodec) -> tuple[Windows, Windows]:
-    """The first and the last frames of long windows as windows of their own."""
+def pair_windows(batch: Batch, apart: int, settings: TrainingSettings, codec: LatentCodec) -> tuple[Windows, Windows]:
+    """Return the first and the last frames of long windows as two sets of windows."""
     frames = settings.data.frames
     first, second = (cut(batch, start, frames, settings.data.window_frames) for start in (0, apart))
-    return windows(first, second, settings, codec), windows(second, first, settings, codec)
+    return make_windows(first, second, settings, codec), make_windows(second, first, settings, codec)
 
 
 def cut(batch: Batch, start: int, frames: int, window_frames: int) -> Batch:
@@ -181,16 +181,16 @@ def cut(batch: Batch, start: int, frames: int, window_frames: int) -> Batch:
     )
 
 
-def windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentCodec) -> Windows:
+def make_windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentCodec) -> Windows:
     inputs = prepare_inputs(own, codec, settings.noise, settings.model.fusion, mask_conditions=False)
     there, here = centres(other.mask_boxes), centres(own.mask_boxes)
-    moved = shifted(other.frames(), there - here)
+    moved = shift_pictures(other.frames(), there - here)
     distance = codec.scale * (codec.condition(moved) - codec.condition(own.frames()))
     return Windows(inputs, weighted_mean(distance.square(), inputs.mask))
 
 
-def shifted(pictures: Tensor, by: Tensor) -> Tensor:
-    """[B, F, C, H, W] with what lay at (x + dx, y + dy) at (x, y), for `by` [B, F, 2] pixels; edges are repeated."""
+def shift_pictures(pictures: Tensor, by: Tensor) -> Tensor:
+    """Return pictures [B, F, C, H, W] moved by minus `by` [B, F, 2] pixels; edges are repeated."""
     height, width = pictures.shape[-2:]
     move = torch.eye(2, 3, device=by.device).repeat(by.shape[0] * by.shape[1], 1, 1)
     move[:, :, 2] = 2 * by.flatten(0, 1) / torch.tensor([width, height], device=by.device)

@@ -30,7 +30,7 @@ PARTS = ("unet", "id_guider", "audio")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the network is told, as tensors ready for it.
+    """The conditions of the network, as tensors.
 
     `concatenated` [B, F, 4, h, w] latents; `identity` [B or B*F, C, H, W] for the ID-Guider; `audio_rows`
     [B, 2 (F + 2 k), layers, dim]; `keep_audio`, `keep_identity` [B], 1 or 0.

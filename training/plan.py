@@ -18,7 +18,7 @@ JUMP = 0.5  # of the face's side: a box that moves further from one frame to the
 
 @dataclass(frozen=True)
 class Segments:
-    """What the network sees at once: so many frames as it was trained on, sharing some with the segment before."""
+    """The frames that the network sees at once: as many as in training, some shared with the segment before."""
 
     frames: int = 16  # section 4.1
     overlap: int = 4  # appendix B
@@ -30,7 +30,7 @@ class Segments:
 
 
 def source_frames(video_frames: int, sound_frames: int) -> np.ndarray:
-    """[sound_frames] int: the source frame that each output frame shows.
+    """Return the source frame that each output frame shows, [sound_frames] int.
 
     A longer sound plays the video forward and back, without showing the frame at the turn twice; speed falls and
     rises smoothly around a turn, so that no step is larger than the video's own.
@@ -55,7 +55,7 @@ class Run:
 
 
 def runs(has_face: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> list[Run]:
-    """Where faces can be generated: [n] bool and [n, 4] of the source frames, [F] which of them are shown."""
+    """Return where faces can be generated; [n] bool and [n, 4] of the source frames, [F] which of them are shown."""
     found, box = has_face[shown], boxes[shown]
     side = np.maximum((box[:, 2:] - box[:, :2]).max(axis=1), 1)
     moved = np.abs(np.diff(box[:, :2] + box[:, 2:], axis=0)).max(axis=1, initial=0) / 2
@@ -65,7 +65,7 @@ def runs(has_face: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> list[Run
 
 
 def chunks(run: Run, segments: Segments = Segments(), at_most: int = CHUNK_FRAMES) -> list[Run]:
-    """A run in pieces that are denoised one after the other; each begins with the last frames of the one before."""
+    """Cut a run into pieces that are denoised in turn; each begins with the last frames of the one before."""
     step = segments.frames - segments.overlap
     length = segments.frames + max(0, (at_most - segments.frames) // step) * step
     starts = list(range(run.start, max(run.end - segments.overlap, run.start + 1), length - segments.overlap))

@@ -20,7 +20,7 @@ Denoise = Callable[[Tensor, float], Tensor]  # (noisy latents, sigma) -> clean l
 
 
 def karras_sigmas(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> list[float]:
-    """`steps` noise levels from the largest to the smallest, then 0."""
+    """Return `steps` noise levels from the largest to the smallest, then 0."""
     if steps == 1:
         return [sigma_max, 0.0]
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -29,7 +29,7 @@ def karras_sigmas(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = S
 
 
 def euler(denoise: Denoise, noise: Tensor, sigmas: list[float], on_step: Callable[[], object] = lambda: None) -> Tensor:
-    """Clean latents from unit noise, one call of `denoise` per step."""
+    """Return clean latents from unit noise, with one call of `denoise` per step."""
     z = noise * (1 + sigmas[0] ** 2) ** 0.5  # diffusers' init_noise_sigma: as if a unit z0 lay below
     for sigma, after in pairwise(sigmas):
         z = z + (after - sigma) * (z - denoise(z, sigma)) / sigma
@@ -54,10 +54,10 @@ def heun(denoise: Denoise, noise: Tensor, sigmas: list[float], on_step: Callable
 SAMPLERS = {"euler": euler, "heun": heun}
 
 
-def guided(
+def guide(
     network: SayAnything, concatenated: Tensor, tokens: Tensor, residuals: list[Tensor], guidance: float
 ) -> Denoise:
-    """The denoiser of a batch of segments with guidance: D_u + g (D_c - D_u).
+    """Return the denoiser of a batch of segments with guidance: D_u + g (D_c - D_u).
 
     Unconditional means audio and identity zero, the masked video kept (appendix B, "the corresponding conditional CFG
     strategy as in training"). With guidance 1 the second pass is left out.

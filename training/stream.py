@@ -93,7 +93,7 @@ class Reader(IterableDataset[Batch]):
         reader, readers = self.rank * workers + worker, self.world * workers
         random = np.random.default_rng((self.settings.seed, self.start_sample, reader))
         bad: list[tuple[str, str]] = []
-        clips = mixed(self._clips(reader, readers, bad), random)
+        clips = mix_clips(self._clips(reader, readers, bad), random)
         first = self.start_sample + self.rank + worker * self.micro_batch * self.world
         for start in count(first, self.micro_batch * self.world * workers):
             samples = range(start, start + self.micro_batch * self.world, self.world)
@@ -141,7 +141,7 @@ class Reader(IterableDataset[Batch]):
 def samples_of(shards: list[Path], bad: list[tuple[str, str]]) -> Iterator[Sample]:
     """The whole samples of some tars in turn; what is damaged goes to `bad`."""
     for path in shards:
-        for found in grouped(path, bad):
+        for found in group_samples(path, bad):
             sample = Sample(found["__key__"], {name: found[name] for name in REQUIRED if name in found})
             wrong = problems(sample, REQUIRED)
             if wrong:
@@ -150,8 +150,8 @@ def samples_of(shards: list[Path], bad: list[tuple[str, str]]) -> Iterator[Sampl
                 yield sample
 
 
-def grouped(path: Path, bad: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """The samples of a tar as webdataset gives them: bytes by member, `__key__`, and perhaps not all of it."""
+def group_samples(path: Path, bad: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a tar from webdataset: bytes by member, and `__key__`; a torn one may be incomplete."""
 
     def note(error: Exception) -> bool:
         bad.append((path.name, f"{path}: {error.args[0]}"))
@@ -164,8 +164,8 @@ def grouped(path: Path, bad: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         bad.append((path.name, f"{path}: {error.strerror}"))
 
 
-def mixed(clips: Iterator[tuple[StoredClip, int]], random: np.random.Generator) -> Iterator[StoredClip]:
-    """Each clip as often as its number says, in random turns with POOL_CLIPS others."""
+def mix_clips(clips: Iterator[tuple[StoredClip, int]], random: np.random.Generator) -> Iterator[StoredClip]:
+    """Yield each clip as many times as its number, mixed at random with POOL_CLIPS others."""
     pool: list[tuple[StoredClip, int]] = []
     while True:
         while len(pool) < POOL_CLIPS:

@@ -22,7 +22,7 @@ from training.latents import LatentCodec
 from training.listening import Listening, PairedWindows
 from training.loss import DiffusionInputs, diffusion_loss, prepare_inputs
 from training.network import SayAnything
-from training.sampler import euler, guided, karras_sigmas
+from training.sampler import euler, guide, karras_sigmas
 from training.settings import TrainingSettings
 
 log = logging.getLogger("training")
@@ -92,7 +92,7 @@ class Validation:
         with autocast(self.ranks.device, self.settings.run.precision):
             tokens, residuals = network.encode(inputs.conditions)
             how = self.settings.sampling
-            denoise = guided(network, inputs.conditions.concatenated, tokens, residuals, how.guidance)
+            denoise = guide(network, inputs.conditions.concatenated, tokens, residuals, how.guidance)
             sigmas = karras_sigmas(self.settings.run.validation_steps, how.sigma_min, how.sigma_max)
             z0 = euler(denoise, inputs.n, sigmas)
         made = torch.stack([self.codec.decode(clip) for clip in z0])

@@ -81,7 +81,7 @@ def embed(
     height, width = pictures.shape[1:3]
     for i, picture in enumerate(pictures):
         left, top = (0, 0) if corners is None else (int(edge) for edge in corners[i])
-        change = strength(picture) * field(payload, left, top, width, height)
+        change = strength(picture) * mark_field(payload, left, top, width, height)
         change = np.rint(change if mask is None else change * mask[i]).astype(np.int16)
         marked[i] = np.clip(picture + change[..., None], 0, 255)
     return marked
@@ -98,8 +98,8 @@ def without_coarse(luma: np.ndarray) -> np.ndarray:
     return luma - cv2.GaussianBlur(luma, (0, 0), COARSE_PX)
 
 
-def field(payload: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-    """The mark inside a rectangle of the frame: float32 [height, width] in -1..1."""
+def mark_field(payload: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+    """Return the mark inside a rectangle of the frame, float32 [height, width] in -1..1."""
     rows = np.arange(top // CELL - 1, (top + height) // CELL + 2)
     columns = np.arange(left // CELL - 1, (left + width) // CELL + 2)
     cells = signs(payload)[np.ix_(rows % ROWS, columns % COLUMNS)]
@@ -145,7 +145,7 @@ def residuals(path: Path) -> Iterator[np.ndarray]:
 
 def strongest(residual: np.ndarray) -> tuple[float, int, int]:
     """The payload that a residual agrees with best: (z, payload, number of windows tried for each)."""
-    cells = cv2.sepFilter2D(evened(residual), cv2.CV_32F, TENT, TENT, anchor=(3, 3))[1::CELL, 1::CELL]
+    cells = cv2.sepFilter2D(even_out(residual), cv2.CV_32F, TENT, TENT, anchor=(3, 3))[1::CELL, 1::CELL]
     rows, columns = (
         min(size, limit) // BLOCK * BLOCK for size, limit in ((len(cells), ROWS), (len(cells[0]), COLUMNS))
     )
@@ -161,8 +161,8 @@ def strongest(residual: np.ndarray) -> tuple[float, int, int]:
     return scores[best], best, len(powers)
 
 
-def evened(residual: np.ndarray) -> np.ndarray:
-    """The residual with all places and all frequencies about equally strong, so that no hair outweighs a cheek.
+def even_out(residual: np.ndarray) -> np.ndarray:
+    """Return the residual with all places and frequencies about equally strong, so that hair outweighs no cheek.
 
     Measured: 1.4 times the height of the correlation without the frequencies.
     """
@@ -191,7 +191,7 @@ def window_sums(cells: np.ndarray) -> np.ndarray:
 
 
 def provenance(payload: int = 0) -> dict[str, str]:
-    """What the container says of its pictures, for PyAV's `container.metadata`: no date, so equal input, equal bytes.
+    """Return the container's metadata about its pictures, without a date, so that equal input gives equal bytes.
 
     MP4 keeps these three names everywhere. A copy can lose them; the mark in the pictures is what stays.
     """

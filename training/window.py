@@ -84,7 +84,7 @@ def fill(
     of_two = [(clip, (read_window,)), (reference, (read_reference,))]
     for each, reads in of_one if reference.key == clip.key else of_two:
         try:
-            with each.open() as sample, opened_video(sample) as video:
+            with each.open() as sample, open_video(sample) as video:
                 for read in reads:
                     read(each, sample, video, random, mask, into)
         except ShardError as error:
@@ -173,8 +173,8 @@ def read_sound(clip: StoredClip, sample: OpenClip, start: int, frames: int, into
 
 
 @contextmanager
-def opened_video(sample: OpenClip) -> Iterator[InputContainer]:
-    """The video of a sample for `decode`; in the `with` block, PyAV's errors and ours about it become ShardError."""
+def open_video(sample: OpenClip) -> Iterator[InputContainer]:
+    """Open the video of a sample for `decode`; in the `with` block errors of PyAV and of media become ShardError."""
     with sample.member(VIDEO) as file:
         try:
             with av.open(file, "r", format="mp4", buffer_size=READ_AHEAD_BYTES) as container:
@@ -195,7 +195,7 @@ class VideoError(ValueError):
 
 
 def decode(video: InputContainer, start: int, into: np.ndarray, squares: np.ndarray) -> None:
-    """Decode frames from `start` into [T, 3/2 size, size]: of each what lies in its square [T, 4], scaled."""
+    """Decode frames from `start` into [T, 3/2 size, size]: the part of each inside its square [T, 4], scaled."""
     stream = video.streams.video[0]
     if stream.average_rate != FPS or stream.width != stream.height or stream.time_base is None:
         raise VideoError(f"{stream.width}x{stream.height} at {stream.average_rate} fps, expected a square at {FPS} fps")

@@ -120,7 +120,7 @@ def meaning(run: FinishedRun, reason: str) -> str:
 
 
 def limit_rows(run: FinishedRun) -> Rows:
-    """Each limit: what it dropped by itself, what lies within 10 % of it, a histogram, and how to loosen it."""
+    """Return for each limit what it dropped alone, what is within 10 % of it, a histogram, and how to loosen it."""
     rows = []
     for place, limit in enumerate(run.limits):
         room = limit.headroom(run.clips)

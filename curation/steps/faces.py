@@ -95,7 +95,7 @@ class FaceWatcher(Watcher):
         return replace(clip, track=face_track([self.looks[k].faces for k in self.order]))
 
     def close(self) -> None:
-        """Find the faces of all frames up to the last anchor, and let go of the frames."""
+        """Find the faces in all frames up to the last anchor, and free the frames."""
         self.detect([k for k in self.anchors if self.looks[k].picture is not None])
         between = list(pairwise(self.anchors))
         held = [(a, b) for a, b in between if self.holds_still(self.looks[a], self.looks[b])]

@@ -32,7 +32,7 @@ def stages() -> list[Stage]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many pictures were decoded, and how many each network saw."""
     count: Counter[str] = Counter()
-    decoded, scaled = frames.decoded, frames.scaled
+    decoded, scaled = frames.decode, frames.scale_frame
 
     def counting(*arguments: Any) -> Iterator[VideoFrame]:
         for frame in decoded(*arguments):
@@ -52,8 +52,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, method, counting_call)
 
-    monkeypatch.setattr(frames, "decoded", counting)
-    monkeypatch.setattr(frames, "scaled", scaling)
+    monkeypatch.setattr(frames, "decode", counting)
+    monkeypatch.setattr(frames, "scale_frame", scaling)
     calls(OnnxYolo, "_one", "detector", lambda picture: 1)
     calls(FaceLandmarks, "measure", "landmarks", len)
     calls(OnnxEncoder, "__call__", "whisper", lambda window: 1)

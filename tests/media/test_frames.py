@@ -381,8 +381,8 @@ def test_keyframes_that_do_not_decode_are_passed_over(tmp_path: Path) -> None:
 def test_pieces_in_a_row_are_decoded_once(tmp_path: Path, fps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(80, fps=fps, options={"g": "60"}))
     whole = [number_of(picture) for _, picture in scan(path, probe(path))]
-    decoded, count = frames.decoded, []
-    monkeypatch.setattr(frames, "decoded", lambda *given: (count.append(1) or frame for frame in decoded(*given)))
+    decoded, count = frames.decode, []
+    monkeypatch.setattr(frames, "decode", lambda *given: (count.append(1) or frame for frame in decoded(*given)))
     reader = GridReader(path, probe(path))
     boxes = np.tile(np.array([0, 0, 64, 48], np.float32), (13, 1))
     pieces = [read_crops(reader, start, boxes, 64) for start in (0, 13, 26, 41)]  # two frames are left out

@@ -8,7 +8,7 @@ from models.mask import (
     HEAD,
     POINTS,
     MaskSettings,
-    bridged,
+    bridge_gaps,
     context_frames,
     draw,
     lower_half,
@@ -150,7 +150,7 @@ def test_the_face_of_a_clip_does_not_grow_with_single_frames():
 
 def test_bridging_by_hand():
     track = np.array([[np.nan], [1], [np.nan], [np.nan], [4], [np.nan], [np.nan], [np.nan], [8]])
-    filled, found = bridged(track, max_gap=2)
+    filled, found = bridge_gaps(track, max_gap=2)
     assert filled[:, 0].tolist() == [1, 1, 2, 3, 4, 5, 6, 7, 8]
     assert found.tolist() == [True] * 5 + [False] * 3 + [True]
 

@@ -6,7 +6,7 @@ import torch
 
 from media.encode import decode_mp4, encode_mp4
 from models.mask import draw
-from training.batch import Batch, drawn, rgb
+from training.batch import Batch, fill_boxes, rgb
 
 
 def painted(frames: int, side: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_pictures_and_masks_have_the_shapes_of_the_network():
 
 def test_masks_are_those_that_generation_draws():
     boxes = np.array([[-3.2, 4.5, 10.49, 12.51], [0, 0, 32, 32], [20.0, 30.0, 50.0, 60.0]], np.float32)
-    assert np.array_equal(drawn(torch.from_numpy(boxes), 32).numpy(), draw(boxes, 32, 32))
+    assert np.array_equal(fill_boxes(torch.from_numpy(boxes), 32).numpy(), draw(boxes, 32, 32))
     assert a_batch().reference_mask()[0, 0, :8, :16].min() == 1
     assert a_batch().reference_mask().sum() == 2 * 8 * 16
 

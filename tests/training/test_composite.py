@@ -13,7 +13,7 @@ from training.composite import (
     average_over_time,
     bounds_of,
     compose,
-    feathered,
+    feather,
     paste,
     region_of,
     to_yuv,
@@ -64,7 +64,7 @@ def test_to_yuv_undoes_to_rgb():
 
 
 def test_the_feather_falls_to_nothing_at_the_edge_without_a_step():
-    alpha = feathered(np.array([10, 20, 70, 60]))
+    alpha = feather(np.array([10, 20, 70, 60]))
     assert alpha.shape == (40, 60)
     assert not alpha[0].any() and not alpha[:, -1].any()
     assert alpha[20, 30] == 1
@@ -73,9 +73,7 @@ def test_the_feather_falls_to_nothing_at_the_edge_without_a_step():
 
 def test_the_feather_moves_by_parts_of_a_pixel():
     region = np.array([10.0, 20, 70, 60])
-    steps = [
-        feathered(region + np.array([shift, 0, shift, 0]))[20, :8].astype(float) for shift in (0, -0.2, -0.4, -0.6)
-    ]
+    steps = [feather(region + np.array([shift, 0, shift, 0]))[20, :8].astype(float) for shift in (0, -0.2, -0.4, -0.6)]
     moved = np.abs(np.diff(steps, axis=0)).max(axis=1)
     assert (moved > 0.01).all() and (moved < 0.1).all()
 

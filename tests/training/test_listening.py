@@ -22,7 +22,7 @@ from training.listening import (
     Heard,
     Listening,
     PairedWindows,
-    shifted,
+    shift_pictures,
     summarize,
 )
 from training.network import AudioShape, SayAnything, build
@@ -226,6 +226,6 @@ def test_the_mean_is_taken_under_the_mask() -> None:
 def test_frames_are_shifted_so_that_what_lay_further_right_and_down_comes_here() -> None:
     frames = torch.zeros(1, 2, 3, 8, 8)
     frames[0, 0, :, 5, 6] = 1
-    moved = shifted(frames, torch.tensor([[[2.0, 1.0], [0.0, 0.0]]]))
+    moved = shift_pictures(frames, torch.tensor([[[2.0, 1.0], [0.0, 0.0]]]))
     assert moved[0, 0, 0].nonzero().tolist() == [[4, 4]]
     assert moved[0, 0, 0, 4, 4] == pytest.approx(1)

@@ -4,7 +4,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 
 from tests.training.toys import make_base, make_conditions, make_latents, make_network
 from training.denoiser import Denoiser
-from training.sampler import SAMPLERS, euler, guided, karras_sigmas
+from training.sampler import SAMPLERS, euler, guide, karras_sigmas
 
 # diffusers' schedulers on numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -66,10 +66,8 @@ def test_guidance_goes_beyond_the_conditional_answer_and_keeps_the_masked_video(
     with torch.no_grad():
         tokens, residuals = network.encode(conditions)
         shown = conditions.concatenated
-        all_of_it = guided(network, shown, tokens, residuals, 1.0)(z, 3.0)
-        nothing = guided(network, shown, torch.zeros_like(tokens), [torch.zeros_like(r) for r in residuals], 1.0)(
-            z, 3.0
-        )
-        found = guided(network, shown, tokens, residuals, 3.0)(z, 3.0)
+        all_of_it = guide(network, shown, tokens, residuals, 1.0)(z, 3.0)
+        nothing = guide(network, shown, torch.zeros_like(tokens), [torch.zeros_like(r) for r in residuals], 1.0)(z, 3.0)
+        found = guide(network, shown, tokens, residuals, 3.0)(z, 3.0)
     torch.testing.assert_close(found, nothing + 3.0 * (all_of_it - nothing), rtol=1e-4, atol=1e-4)
     assert (all_of_it - nothing).abs().max() > 1e-3

@@ -14,7 +14,7 @@ from tests.training.numbered import DIM, LAYERS, SIDE, damage, number_of, number
 from training.batch import Batch
 from training.data import DataError, held_out_sources, loader, open_data
 from training.settings import DataSettings
-from training.stream import Stream, mixed
+from training.stream import Stream, mix_clips
 
 SETTINGS = DataSettings(size=SIDE, workers=0, max_bad_share=1.0, mode="stream")
 SOURCES = [source for source, _ in CLIPS]
@@ -73,7 +73,7 @@ def test_each_shard_has_one_reader_in_an_epoch(shards: Path):
 
 def test_a_clip_comes_as_often_as_it_should():
     clips = iter([("a", 3), ("b", 1), ("c", 2)] * 100)
-    drawn = [str(clip) for clip in islice(mixed(clips, np.random.default_rng(0)), 360)]  # pyright: ignore
+    drawn = [str(clip) for clip in islice(mix_clips(clips, np.random.default_rng(0)), 360)]  # pyright: ignore
     assert drawn.count("a") == pytest.approx(180, abs=25)
     assert drawn.count("b") == pytest.approx(60, abs=20)
 

@@ -12,7 +12,7 @@ from shards.sample import VIDEO, Sample
 from tests.training.numbered import DIM, LAYERS, SIDE, numbered_sample, numbers_in
 from training.settings import DataSettings
 from training.stream import Loaded
-from training.window import StoredClip, decode, empty, fill, opened_video, windows_of
+from training.window import StoredClip, decode, empty, fill, open_video, windows_of
 
 SETTINGS = DataSettings(size=SIDE)
 
@@ -27,7 +27,7 @@ def with_video(video: bytes) -> Sample:
 
 
 def planes_of(sample: Sample, start: int, into: np.ndarray, square: tuple[int, ...] = (0, 0, SIDE, SIDE)) -> None:
-    with opened_video(Loaded(sample)) as video:
+    with open_video(Loaded(sample)) as video:
         decode(video, start, into, np.tile(np.array(square, np.float32), (len(into), 1)))
 
 

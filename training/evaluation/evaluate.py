@@ -163,7 +163,7 @@ def videos_by_name(folder: Path) -> dict[str, Path]:
 
 
 def choose_metrics(metrics: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    """What to measure, and what cannot be and how it could. What was asked for by name is not left out."""
+    """Return the metrics to measure, and those left out with the reason; metrics given by name are not left out."""
     if metrics is not None:
         return list(dict.fromkeys(metrics)), {}
     try:
@@ -174,7 +174,7 @@ def choose_metrics(metrics: Sequence[str] | None) -> tuple[list[str], dict[str, 
 
 
 def needed_weights(metrics: Sequence[str], options: argparse.Namespace) -> list[str]:
-    """The names of the weights of these metrics."""
+    """Return the names of the weights of these metrics."""
     lips = options.lip_probe is not None
     faces = options.region == "face" or "sync" in metrics or lips
     names = [WEIGHTS[metric] for metric in metrics if metric in WEIGHTS]
@@ -193,7 +193,7 @@ class Networks:
 def load_networks(
     metrics: Sequence[str], files: dict[str, Path], folder: Path, options: argparse.Namespace
 ) -> Networks:
-    """The networks of these metrics. Raises ValueError if a file is not what its name says."""
+    """Load the networks of these metrics. Raises ValueError if a file is not what its name says."""
     from training.evaluation.frechet import Features
     from training.evaluation.metrics import (
         DETECTOR_PX,
@@ -287,7 +287,7 @@ def progress_bar() -> Progress:
 
 def mean_of_videos(videos: "Sequence[Row]", options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Of each column: the mean over the videos that have it, and how sure it is."""
-    from training.evaluation.frechet import interval, resampled
+    from training.evaluation.frechet import interval, resample
 
     found = {}
     for name in MEANS:
@@ -295,7 +295,7 @@ def mean_of_videos(videos: "Sequence[Row]", options: argparse.Namespace) -> dict
         if len(values):
             mean = float(values.mean())
             draws = options.resamples if np.isfinite(mean) else 0
-            replicates = resampled(len(values), draws, options.seed, partial(weighted_mean, values))
+            replicates = resample(len(values), draws, options.seed, partial(weighted_mean, values))
             found[name] = {"value": mean, "interval": interval(mean, replicates), "videos": len(values)}
     return found
 
@@ -317,7 +317,7 @@ def frechet_distance_of(
     name: str, features: "Features", videos: Sequence[int], options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """The distance between what was kept of both sides of these videos; None for less than two points."""
-    from training.evaluation.frechet import distance, interval, resampled, same_distances
+    from training.evaluation.frechet import distance, interval, resample, same_distances
     from training.evaluation.metrics import SIDES
 
     points = [features.read(video, side) for side in SIDES for video in videos]
@@ -334,13 +334,13 @@ def frechet_distance_of(
             return distance(points[: len(videos)], points[len(videos) :], votes, options.device)
 
         value = of(np.ones(len(videos), int))
-        replicates = resampled(len(videos), draws, options.seed, of)
+        replicates = resample(len(videos), draws, options.seed, of)
     found = {"value": value, "interval": interval(value, replicates)}
     return found | {"videos": len(videos), "n": count, "features": features.width}
 
 
 def warnings(videos: "Sequence[Row]", distances: dict[str, dict[str, Any]], unused: Sequence[str]) -> list[str]:
-    """What a reader of the numbers has to know."""
+    """Return warnings for the reader of the numbers."""
     found = [
         f"{name.upper()} rests on {each['n']} {UNITS[name]} of {each['features']} features: too few for a covariance, "
         "so that it is far too high; compare it only with one of equally many"

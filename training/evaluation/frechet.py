@@ -68,7 +68,7 @@ def same_distances(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def interval(estimate: float, replicates: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % of resampled estimates, moved so that their mean is the estimate; None where that cannot be said.
+    """Return the 95 % interval of resampled estimates around the estimate; None if there are none.
 
     A mean's resamples lie around it anyhow. Those of a Fréchet distance are all too large, because a resample holds
     fewer different points; what counts is how far they scatter.
@@ -80,8 +80,8 @@ def interval(estimate: float, replicates: Sequence[float]) -> tuple[float, float
     return float(low), float(high)
 
 
-def resampled(count: int, resamples: int, seed: int, statistic: Callable[[np.ndarray], float]) -> list[float]:
-    """The statistic of `resamples` draws of `count` videos with replacement, each given as votes [count].
+def resample(count: int, resamples: int, seed: int, statistic: Callable[[np.ndarray], float]) -> list[float]:
+    """Return a statistic of `resamples` draws of `count` videos with replacement, each given as votes [count].
 
     Nothing for a single video, whose resamples are all itself.
     """

@@ -50,7 +50,7 @@ Sounds = dict[str, Samples | None]
 class Chunk:
     """The same frames of both videos, [H, W, 3] uint8 RGB, and where the reference's face is in them.
 
-    `boxes` [N, 4] are the squares around the face, `sync_boxes` [N, 4] SyncNet's; None where nobody asks for them.
+    `boxes` [N, 4] are the squares around the face, `sync_boxes` [N, 4] SyncNet's; None if no metric needs them.
     """
 
     first: int

@@ -12,7 +12,7 @@ from training.evaluation.frechet import (
     frechet_distance,
     interval,
     moments,
-    resampled,
+    resample,
     same_distances,
 )
 
@@ -71,7 +71,7 @@ def test_few_points_are_compared_in_few_dimensions_with_the_same_result() -> Non
 
 def test_interval_of_a_mean_is_about_two_standard_errors_wide() -> None:
     values = np.random.RandomState(0).normal(10, 2, 400)
-    draws = resampled(400, 2000, 0, lambda votes: float(votes @ values / votes.sum()))
+    draws = resample(400, 2000, 0, lambda votes: float(votes @ values / votes.sum()))
     found = interval(float(values.mean()), draws)
     assert found is not None
     assert found[1] - found[0] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
@@ -83,14 +83,14 @@ def test_interval_is_moved_to_its_estimate() -> None:
 
 
 def test_nothing_is_said_of_one_video_or_of_infinity() -> None:
-    assert resampled(1, 100, 0, lambda votes: 1.0) == []
+    assert resample(1, 100, 0, lambda votes: 1.0) == []
     assert interval(1.0, []) is None
     assert interval(float("inf"), [float("inf")]) is None
 
 
 def test_same_seed_draws_the_same_videos() -> None:
     def drawn(seed: int) -> list[float]:
-        return resampled(9, 5, seed, lambda votes: float(votes @ np.arange(9)))
+        return resample(9, 5, seed, lambda votes: float(votes @ np.arange(9)))
 
     assert drawn(1) == drawn(1) != drawn(2)
 
