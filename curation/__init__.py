@@ -1,6 +1,7 @@
 """Raw video -> clips, scores, verdicts.
 
 run       the command: hands one source video at a time to the workers; pool is the only file that imports ray
+worker    what runs in each worker; lock: one driver at a time; progress: its bar
 videos    which files a run is about; doctor: whether this machine can run it; plan: what a run will yield
 source    one source video through the stages, to its part
 corpus    what needs all sources: corpus filters, packing, manifests; margin: from a part to a shard

@@ -10,6 +10,9 @@ mouth             what the mouth does, in numbers, from landmarks
 mask              the rectangle around the mouth that training and generation hide (section 3.2)
 lip_probe         whether lips and sound fit, by a small regression; lip_probe_fit fits it on clips
 
+exported          networks of torch as ONNX files, made once; onnx_session runs them on one thread of the CPU
+whisper_encoder   Whisper's encoder as such a file, so that workers need no torch
+
 A constructor takes the weight file (see weights.py) and, where it can use one, a device. All run on one thread of the
 CPU unless a device is given, and give the same numbers for a picture or a track whatever was measured before it.
 """

@@ -1,14 +1,17 @@
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from media.audio import read_audio, read_sound
-from media.frames import GridReader, read_pictures
+from media.errors import MediaError
+from media.frames import GridReader, Picture, read_pictures
 from media.probe import probe
 from media.writer import VideoWriter
-from tests.videos import Pictures, Sound, write_video
+from tests.videos import Pictures, Sound, numbered, write_video
 
 SECONDS = 2
 LAG_SAMPLES = 1600  # looked at to both sides, of 16 kHz
@@ -65,3 +68,58 @@ def on_the_clock_of_the_pictures(video: Path) -> np.ndarray:
     found = read_audio(video, probe(video))
     assert found is not None
     return np.pad(found[: SECONDS * 16000], (0, LAG_SAMPLES))
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> list[Picture]:
+    path = write_video(tmp_path / "film.mp4", Pictures(30, draw=lambda i: numbered(i, 66, 50), options={"crf": "0"}))
+    with closing(GridReader(path, probe(path))) as reader:
+        return read_pictures(reader, 0, 30)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "a.flac", None, [Sound(noise(16000), rate=16000, codec="flac")])
+
+
+def read_planes(path: Path) -> list[tuple[np.ndarray, ...]]:
+    with closing(GridReader(path, probe(path))) as reader:
+        return [picture.planes for picture in read_pictures(reader, 0, probe(path).frames)]
+
+
+def test_planes_come_back_byte_for_byte_at_crf_0_with_what_the_container_should_say(
+    film: list[Picture], sound: Path, tmp_path: Path
+) -> None:
+    with VideoWriter(tmp_path / "made.mp4", film[0], sound, crf=0, metadata={"comment": "generated"}) as writer:
+        for picture in film:
+            writer.write(picture.planes)
+    back = read_planes(tmp_path / "made.mp4")
+    assert len(back) == 30
+    for picture, planes in zip(film, back, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(picture.planes, planes, strict=True))
+    with av.open(str(tmp_path / "made.mp4")) as container:
+        assert container.metadata["comment"] == "generated" and container.streams.audio[0].codec_context.name == "flac"
+
+
+def test_a_picture_of_odd_size_loses_its_last_row_and_column(film: list[Picture], sound: Path, tmp_path: Path) -> None:
+    odd = replace(film[0], planes=tuple(plane[:-1, :-1] if i == 0 else plane for i, plane in enumerate(film[0].planes)))
+    with VideoWriter(tmp_path / "made.mp4", odd, sound, crf=0) as writer:
+        writer.write(odd.planes)
+    found = probe(tmp_path / "made.mp4")
+    assert (found.width, found.height) == (64, 48)
+
+
+def test_what_fails_leaves_no_file_and_the_one_before_as_it_was(
+    film: list[Picture], sound: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "made.mp4").write_bytes(b"before")
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "made.mp4", film[0], sound) as writer:
+        writer.write(film[0].planes)
+        raise RuntimeError
+    assert (tmp_path / "made.mp4").read_bytes() == b"before"
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_sound_file_without_sound_is_refused(film: list[Picture], tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"film.mp4: no audio stream"):
+        VideoWriter(tmp_path / "made.mp4", film[0], tmp_path / "film.mp4")
