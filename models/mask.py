@@ -28,7 +28,7 @@ SQUARE_FRAMES = 6.0  # sigma of the Gaussian over the centre of a mouth crop
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The adaptive mask of section 3.2. Sizes are shares of the face box's height (benchmarks/mask.py)."""
+    """The adaptive mask of section 3.2. Sizes are shares of the face box's height (benchmarks/README.md, "Mask")."""
 
     kind: Literal["adaptive", "fixed"] = "adaptive"  # "fixed": Table 3, "w/o Mask", the larger lower half of the face
     alpha: float = 0.75  # equation 6
