@@ -1,8 +1,8 @@
-"""The workers, as Ray actors, and what happens when one dies. The only file that imports ray.
+"""The workers, as Ray actors. The only file that imports ray; `curation/schedule.py` says what follows from events.
 
-Ray places and starts them; retries are ours (`max_restarts=0`, `max_task_retries=0`). Each worker has one source at a
-time, so a worker that dies points to one source. That source is tried once more, alone, after all others; if the worker
-dies again, the source becomes an error row. Sources that ran beside it are not affected.
+Ray places and starts them; retries are ours (`max_restarts=0`, `max_task_retries=0`). A worker is created, says on
+which node it is, loads its networks, and has one source at a time from then on, so one that dies points to one source.
+Every half minute the pool looks at the nodes again: it starts workers on new ones and takes back what lost ones had.
 """
 
 import logging
@@ -12,26 +12,37 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray._private.state import actors as actor_table
+from ray.exceptions import (
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    RayTaskError,
+)
 
 import pipelines
+from curation.handshake import Handshake, HandshakeError, check_reply
+from curation.schedule import Death, Node, Rules, Schedule, Task
 from curation.source import OutputError
 from curation.worker import MEMORY, Worker, log_path
 
 ROOT = pipelines.ROOT
-MAX_DEATHS = 2
 WAIT_S = 0.5
 LAST_RESORT_S = 8.0
 LAST_WORDS_LINES = 12
+NODE_LABEL = "ray.io/node-id"
+CARRIED = ("SAYANYTHING_CACHE", "XDG_CACHE_HOME")  # where networks lie: on every node as here
 log = logging.getLogger("curation")
 
 
@@ -60,133 +71,308 @@ class Lost:
     detail: str
 
 
-@dataclass
-class Running:
-    item: Any
+@dataclass(frozen=True)
+class Call:
+    """What was asked of a worker: its node, to get ready, a task, or whether it is still there after a lost answer."""
+
     worker: Any
-    deadline: float
-    late: bool = False
+    kind: Literal["place", "ready", "task", "probe"]
+    task: Task | None = None
+    reply: str = ""
 
 
 class Pool:
-    """The workers of a run; one that died, grew too large or did `recycle_sources` sources is replaced."""
+    """The workers of a run; one that died, grew too large or did `recycle_sources` sources is replaced.
+
+    `sources` says for how many sources workers are wanted at first. Without `workers` there are as many as the cluster
+    has room for, now and later; with it so many are asked for, and those that do not fit wait for room.
+    """
 
     def __init__(
-        self, profile: pipelines.Profile, output: Path, recipe: str, score_only: bool, workers: int | None
+        self,
+        profile: pipelines.Profile,
+        output: Path,
+        recipe: str,
+        score_only: bool,
+        workers: int | None,
+        *,
+        sources: int = 1,
+        handshake: Handshake | None = None,
+        rules: Rules = Rules(),
+        say: Callable[[str], None] = print,
     ) -> None:
-        self.profile, self.output = profile, output
+        self.profile, self.output, self.handshake, self.asked, self.say = profile, output, handshake, workers, say
         start_ray()
         self.closing, self.closed = False, threading.Event()
-        threading.Thread(target=self.watch_ray, daemon=True).start()
-        gpus = 0.0 if profile.device == "cpu" else profile.workers.gpus
+        if not in_cluster():
+            threading.Thread(target=self.watch_ray, daemon=True).start()
+        self.gpus = 0.0 if profile.device == "cpu" else profile.workers.gpus
         have = ray.cluster_resources()
-        if gpus and have.get("GPU", 0) < gpus:
+        if self.gpus and not in_cluster() and have.get("GPU", 0) < self.gpus:
             ray.shutdown()
             raise ClusterError(
                 f"profile {profile.name} runs on {profile.device}, and Ray sees {have.get('GPU', 0):.0f} GPUs; "
                 "add --set device=cpu, or submit to a cluster with GPUs"
             )
-        most = max(1, int(min(have.get("CPU", 1), have.get("GPU", 0) / gpus if gpus else float("inf"))))
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Worker)
-        self.start = lambda: actor.remote(profile, output, recipe, score_only)
-        self.workers = [self.start() for _ in range(min(workers or most, most))]
+        actor = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)(Worker)
+        self.create: Callable[..., Any] = lambda **options: actor.options(**options).remote(
+            profile, output, recipe, score_only
+        )
+        self.schedule = Schedule(rules, home=ray.get_runtime_context().get_node_id())
+        self.expected, self.replies = max(1, sources), 0
+        self.unplaced: set[Any] = set()
+        self.said: set[str] = set()
+        self.calls: dict[Any, Call] = {}
         self.done: Counter[Any] = Counter()
-        for worker in list(self.workers):
-            self.wait_until_ready(worker)
+        self.wait_for_first()
 
-    def wait_until_ready(self, worker: Any) -> None:
-        """Return when the worker, or its replacement if it died, has loaded its networks. Raises ClusterError."""
-        for _ in range(MAX_DEATHS):
-            try:
-                ray.get(worker.ready.remote())
-                return
-            except (RayActorError, RayTaskError) as error:
-                refused = last_line(error)
-                if getattr(error, "actor_init_failed", False):
-                    break
-                worker = self.replace(worker)
-        self.close()
-        raise ClusterError(f"a worker cannot start: {refused}")
+    def wait_for_first(self) -> None:
+        """Return when a worker is ready. Raises ClusterError if none can be."""
+        try:
+            while not self.schedule.idle:
+                list(self.turn())
+        except BaseException:
+            self.close()
+            raise
 
     def map(
         self,
-        method: str,
-        items: Iterable[Any],
+        tasks: Iterable[Task],
         *,
-        deadline_s: Callable[[Any], float],
-        begin: Callable[[Any], Any] = lambda _: None,
+        begin: Callable[[Task], Any] = lambda _: None,
+        refused: Callable[[Any], bool] = lambda _: False,
+        tick: Callable[[], Any] = lambda: None,
     ) -> Iterator[Done | Lost]:
-        """Call `method` of some worker for every item; yield each item once, in the order in which they end.
+        """Do these tasks and those that `add_first` adds meanwhile; yield each end once, in the order of their ends.
 
-        An item has `deadline_s` of it; `begin` is called before it is handed out. Raises OutputError when a worker
-        cannot write, ClusterError when Ray has stopped.
+        `begin` is called before a task is handed out. A result of which `refused` is true is not taken before another
+        node, if there is one, had the task too. `tick` is called twice a second or more often. Raises OutputError when
+        a worker cannot write, ClusterError when Ray has stopped or no worker can start.
         """
-        waiting, suspects, deaths = deque(items), deque[Any](), Counter[int]()
-        idle, running = deque(self.workers), dict[Any, Running]()
-        while waiting or suspects or running:
-            if not waiting and not running and suspects:
-                waiting.append(suspects.popleft())  # alone: nothing else runs, nothing else can be blamed
-            while waiting and idle:
-                item, worker = waiting.popleft(), idle.popleft()
-                begin(item)
-                until = time.monotonic() + deadline_s(item)
-                running[getattr(worker, method).remote(item)] = Running(item, worker, until)
-            for reference in self.wait_for_results(running):
-                job = running.pop(reference)
-                try:
-                    result = ray.get(reference)
-                except (RayActorError, OutOfMemoryError) as error:
-                    if getattr(error, "actor_init_failed", False):
-                        raise ClusterError(f"a worker cannot start: {last_line(error)}") from error
-                    reason, detail = self.explain_death(job, error)
-                    deaths[id(job.item)] += 1
-                    log.info("%s: a worker died (%s), attempt %d", job.item, reason, deaths[id(job.item)])
-                    idle.append(self.replace(job.worker))
-                    if deaths[id(job.item)] < MAX_DEATHS:
-                        suspects.append(job.item)
-                    else:
-                        yield Lost(job.item, reason, detail)
-                except RayTaskError as error:
-                    raise error.cause if isinstance(error.cause, OutputError) else error from error
-                else:
-                    idle.append(self.renew(job.worker, result))
-                    yield Done(job.item, result)
+        self.schedule.add(tasks)
+        self.begin, self.refused, self.expected = begin, refused, 0
+        while self.schedule.work:
+            tick()
+            yield from self.turn()
 
-    def wait_for_results(self, running: dict[Any, Running]) -> Iterator[Any]:
-        """Yield the references that have a result; kill the workers of those that are past their deadline."""
+    def describe_places(self) -> str:
+        """Return a line such as `14 workers on 2 nodes: a 8, b 6; 3 starting`."""
+        return self.schedule.describe_places()
+
+    def add_first(self, task: Task) -> None:
+        """Do this task next."""
+        self.schedule.add_first(task)
+
+    def turn(self) -> Iterator[Done | Lost]:
+        """Look at the nodes if it is time, start and hand out what can be, and wait a moment for what ends."""
+        now = time.monotonic()
+        if self.schedule.look_due(now):
+            self.look(now)
+        for task, death in self.schedule.judge(now):
+            yield Lost(task.item, death.reason, death.detail)
+        for node, why in self.schedule.excluded.items():
+            self.say_once(f"node {self.host(node)} is excluded from this run: {why}")
+        if why := self.schedule.stuck():
+            raise ClusterError(f"a worker cannot start: {why}")
+        for _ in range(self.schedule.missing(self.limit(), self.expected)):
+            self.start()
+        for worker, task in self.schedule.hand_out(now):
+            self.begin(task)
+            self.calls[getattr(worker, task.method).remote(task.item)] = Call(worker, "task", task)
+        for reference in self.wait_for_calls():
+            yield from self.take(reference)
+        for worker in self.schedule.overdue(time.monotonic()):
+            ray.kill(worker)
+
+    # Workers and nodes.
+
+    def start(self) -> None:
+        """Ask Ray for one more worker, not on an excluded node."""
+        excluded = self.schedule.excluded.keys() & self.schedule.nodes.keys()
+        options = {"label_selector": {NODE_LABEL: f"!in({','.join(sorted(excluded))})"}} if excluded else {}
+        worker = self.create(**options)
+        self.schedule.started(worker)
+        self.calls[worker.__ray_call__.remote(node_of)] = Call(worker, "place")
+
+    def limit(self) -> int:
+        """Return how many workers there may be. On this machine alone no more than fit; of a cluster, all asked for."""
+        slots = sum(node.slots for name, node in self.schedule.nodes.items() if name not in self.schedule.excluded)
+        if self.asked is None or not in_cluster():
+            return max(1, min(slots, self.asked or slots))
+        return self.asked
+
+    def look(self, now: float) -> None:
+        """Take in the nodes, let go of workers that have had nothing to do, and say what does not start."""
         try:
-            references, _ = ray.wait(list(running), timeout=WAIT_S)
+            alive = {node["NodeID"]: self.node(node) for node in ray.nodes() if node["Alive"]}
         except Exception as error:  # ray.exceptions.RaySystemError, ConnectionError, ...: its processes are gone
             raise ClusterError(f"Ray is gone: {error}") from error
-        yield from references
-        for reference, job in running.items():
-            if time.monotonic() > job.deadline and not job.late and reference not in references:
-                job.late = True
-                ray.kill(job.worker)
+        known = self.schedule.nodes
+        for name in known.keys() - alive.keys():
+            self.say_once(f"node {self.host(name)} is lost; what ran there is done again")
+        for worker in self.schedule.look(alive, now):
+            ray.kill(worker)
+        for worker in self.schedule.spare(now):
+            self.dismiss(worker)
+        self.say_unplaced()
 
-    def explain_death(self, job: Running, error: Exception) -> tuple[str, str]:
-        """Return (reason, last lines of its log) for a worker that died."""
-        words = last_words(log_path(self.output, job.item))
-        if job.late:
+    def node(self, row: dict[str, Any]) -> Node:
+        cpus, gpus = row["Resources"].get("CPU", 0.0), row["Resources"].get("GPU", 0.0)
+        return Node(row["NodeManagerHostname"], int(min(cpus, gpus / self.gpus) if self.gpus else cpus))
+
+    def say_unplaced(self) -> None:
+        """Say how many workers have a place, if some have waited for one since the last look."""
+        members = self.schedule.members.values()
+        unplaced = {member.worker for member in members if not member.node}
+        if unplaced & self.unplaced:
+            need = f"1 CPU and {self.gpus:g} GPU" if self.gpus else "1 CPU"
+            placed = f"{len(members) - len(unplaced)} of {len(members)} workers placed"
+            self.say_once(f"{placed}, the cluster is full: each of the others waits for {need} free on one node")
+        self.unplaced = unplaced
+
+    def say_once(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            log.info("%s", text)
+            self.say(text)
+
+    def dismiss(self, worker: Any) -> None:
+        """End a worker that has no task."""
+        if worker in self.schedule.members:
+            self.schedule.retire(worker)
+        self.done.pop(worker, None)
+        ray.kill(worker)
+
+    # What comes back.
+
+    def wait_for_calls(self) -> list[Any]:
+        """Return the calls that have ended, after waiting a moment for the first."""
+        if not self.calls:
+            time.sleep(WAIT_S)
+            return []
+        try:
+            some, _ = ray.wait(list(self.calls), timeout=WAIT_S)
+            if some:
+                some, _ = ray.wait(list(self.calls), num_returns=len(self.calls), timeout=0)
+        except Exception as error:  # ray.exceptions.RaySystemError, ConnectionError, ...: its processes are gone
+            raise ClusterError(f"Ray is gone: {error}") from error
+        return some
+
+    def take(self, reference: Any) -> Iterator[Done | Lost]:
+        """Take in what a call has returned or raised."""
+        call = self.calls.pop(reference)
+        if call.worker not in self.schedule.members:
+            return  # given up before
+        try:
+            result = ray.get(reference)
+        except RaySystemError as error:
+            raise ClusterError(f"Ray is gone: {error}") from error
+        except RayError as error:
+            (self.take_failed_start if call.kind in ("place", "ready") else self.take_failure)(call, error)
+        else:
+            if call.kind == "task":
+                yield from self.take_result(call, result)
+            elif call.kind == "probe":  # it lives, and its answer is lost
+                self.give_up(call.worker)
+            else:
+                self.take_start(call, result)
+
+    def take_result(self, call: Call, result: Any) -> Iterator[Done]:
+        assert call.task is not None
+        counts = self.schedule.ended(call.worker, time.monotonic(), refused=self.refused(result))
+        self.done[call.worker] += 1
+        grown = getattr(result, "memory_gb", 0.0) > self.profile.workers.recycle_gb
+        if grown or self.done[call.worker] >= self.profile.workers.recycle_sources:
+            self.dismiss(call.worker)
+        if counts:
+            yield Done(call.task.item, result)
+        else:
+            log.info("%s: cannot be read on one node, tried on another", call.task.item)
+
+    def take_start(self, call: Call, result: Any) -> None:
+        """A worker says on which node it is, or that it is ready there."""
+        if call.kind == "place":
+            if self.schedule.placed(call.worker, result):
+                self.replies += 1
+                reply = f"{self.replies:06d}"
+                self.calls[call.worker.ready.remote(self.handshake, reply)] = replace(call, kind="ready", reply=reply)
+            else:
+                ray.kill(call.worker)
+            return
+        try:
+            if self.handshake is not None:
+                check_reply(self.handshake, call.reply)
+        except HandshakeError as error:
+            self.refuse_node(call.worker, error)
+        else:
+            self.schedule.ready(call.worker, time.monotonic())
+
+    def take_failed_start(self, call: Call, error: Exception) -> None:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, HandshakeError):
+            self.refuse_node(call.worker, cause)
+            return
+        why = last_line(error)
+        log.info("a worker did not start: %s", why)
+        self.schedule.start_failed(call.worker, why, time.monotonic(), node_of_dead(call.worker))
+        with suppress(Exception):  # it may be alive: what it raised is no death
+            ray.kill(call.worker)
+
+    def refuse_node(self, worker: Any, why: Exception) -> None:
+        """Exclude the node of a worker that does not see the storage."""
+        node = self.schedule.members[worker].node
+        self.schedule.vanished(worker)
+        with suppress(Exception):
+            ray.kill(worker)
+        self.schedule.exclude(node, f"it {why}")
+
+    def host(self, node: str) -> str:
+        """Return the name of a node and the beginning of its id, by which Ray's dashboard knows it."""
+        known = self.schedule.nodes.get(node)
+        return f"{known.host if known else 'unknown'} ({node[:8]})"
+
+    def take_failure(self, call: Call, error: Exception) -> None:
+        """A worker with a task has died, has raised, or does not answer."""
+        if isinstance(error, RayTaskError):
+            raise error.cause if isinstance(error.cause, OutputError) else error
+        if isinstance(error, ActorUnavailableError) and call.kind == "task":
+            self.calls[call.worker.__ray_call__.remote(node_of)] = replace(call, kind="probe")
+        elif isinstance(error, RayActorError | OutOfMemoryError) and not isinstance(error, ActorUnavailableError):
+            self.bury(call, error)
+        else:  # its answer, not the worker, is lost
+            self.give_up(call.worker)
+
+    def bury(self, call: Call, error: Exception) -> None:
+        """Take in the death of a worker with a task: without blame if Ray took it away, or it never opened the file."""
+        assert call.task is not None
+        opened = log_path(self.output, call.task.item).exists()
+        late = self.schedule.members[call.worker].late
+        self.done.pop(call.worker, None)
+        if getattr(error, "preempted", False) or not (opened or late):
+            self.schedule.vanished(call.worker)
+            return
+        reason, detail = self.explain_death(call.task.item, late, error)
+        log.info("%s: a worker died (%s)", call.task.item, reason)
+        self.schedule.died(call.worker, Death(reason, detail), time.monotonic())
+
+    def give_up(self, worker: Any) -> None:
+        self.schedule.vanished(worker)
+        self.done.pop(worker, None)
+        with suppress(Exception):
+            ray.kill(worker)
+
+    def explain_death(self, item: Any, late: bool, error: Exception) -> tuple[str, str]:
+        """Return (reason, last lines of its log) for a worker that died, and remove that log: the next begins anew."""
+        path = log_path(self.output, item)
+        words = last_words(path)
+        path.unlink(missing_ok=True)
+        if late:
             return "error:timeout", f"no result in time; {words}"
         if isinstance(error, OutOfMemoryError) or MEMORY in words:
             return "error:memory", words
         return "error:worker_crash", words
 
-    def replace(self, worker: Any) -> Any:
-        fresh = self.start()
-        self.workers[self.workers.index(worker)] = fresh
-        return fresh
-
-    def renew(self, worker: Any, result: Any) -> Any:
-        """Return the worker, or a new one if it has grown too large or has done `recycle_sources` sources."""
-        self.done[worker] += 1
-        grown = getattr(result, "memory_gb", 0.0) > self.profile.workers.recycle_gb
-        if not grown and self.done[worker] < self.profile.workers.recycle_sources:
-            return worker
-        ray.kill(worker)
-        del self.done[worker]
-        return self.replace(worker)
+    # The end.
 
     def watch_ray(self) -> None:
         """End this process when the Ray that it started dies, because calls into a dead Ray may block without end."""
@@ -207,22 +393,42 @@ class Pool:
         self.closed.set()
 
 
+def node_of(_: Any) -> str:
+    """Return the node on which this runs; called inside a worker."""
+    return ray.get_runtime_context().get_node_id()
+
+
+def node_of_dead(worker: Any) -> str:
+    """Return the node on which a worker was when it failed, as Ray's table of actors has it; empty if it has not."""
+    with suppress(Exception):  # no public call gives it before the worker itself could answer
+        return actor_table(worker._actor_id.hex())["Address"]["NodeID"]
+    return ""
+
+
 def last_line(error: Exception) -> str:
     """The last line of an exception's text, or its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
+def in_cluster() -> bool:
+    """Whether this run joins a Ray that others started: it is a submitted job, or RAY_ADDRESS names one."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_ADDRESS" in os.environ
+
+
 def start_ray() -> None:
     """Join the cluster of a submitted job or of RAY_ADDRESS, or start Ray here. Raises ClusterError if it cannot."""
     environment = {"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
+    environment["env_vars"] |= {name: os.environ[name] for name in CARRIED if name in os.environ}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its own copy of the code
         environment["env_vars"]["PYTHONPATH"] = str(ROOT)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns otherwise
     try:
         with chdir(ROOT):  # Ray puts the driver's folder first on the workers' path: it must be ours
             ray.init(
+                # Without an address Ray would join whatever its temporary folder says was started here, or hang on it.
+                address=None if in_cluster() else "local",
                 runtime_env=environment,
-                include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+                include_dashboard=None if in_cluster() else False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )

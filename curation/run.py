@@ -18,7 +18,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +34,16 @@ from clock import FPS  # noqa: E402
 from command import parser_of  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock, LockError  # noqa: E402
-from curation.progress import Bar, accept_every_name, printable  # noqa: E402
+from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
+from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
 from curation.videos import list_videos, storable  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
     from curation.ledger import Ledger
     from curation.pool import Pool
+    from curation.schedule import Task
     from curation.source import Curated, Identity
 
-HEADER_DEADLINE_S = 600.0  # to hash a file and read its header
 log = logging.getLogger("curation")
 
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profile = pipelines.load(options.profile, options.set)
             videos, ignored = list_videos(options.videos)
             weights.ensure(*pipelines.weights_of(profile))
-            options.output = options.output.absolute()
+            options.output = lasting_folder(options.output)
             (options.output / "logs").mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(Lock(options.output))
             findings = examine(profile, options.output, options.workers)
@@ -92,6 +92,11 @@ def parser() -> argparse.ArgumentParser:
         type=retry_option,
         help="once more for sources that ended in an error, such as failed:worker_crash",
     )
+    found.add_argument(
+        "--accept-unreadable",
+        action="store_true",
+        help="do not stop when many files cannot be read; each becomes a row error:io",
+    )
     found.add_argument("--fork", action="store_true", help="go on with other settings or code; what is done stays")
     found.add_argument(
         "--drop-parts",
@@ -105,6 +110,16 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--score-only", action="store_true", help="a dropped clip still gets all scores")
     return found
+
+
+def lasting_folder(output: Path) -> Path:
+    """Return the absolute path of --output. Raises ValueError for one that a submitted job would lose."""
+    if not output.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise ValueError(
+            f"--output {output} is relative: a submitted job runs in a temporary folder of Ray's; give the path of a "
+            "folder that every node sees"
+        )
+    return output.absolute()
 
 
 def refuse(error: Exception) -> int:
@@ -139,6 +154,7 @@ def worker_gpus(profile: pipelines.Profile) -> float:
 
 def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
     """Identify the sources, curate them, finish the corpus."""
+    from curation import handshake
     from curation.corpus import finish
     from curation.ledger import Ledger, LedgerError, recipe_of
     from curation.pool import ClusterError, Pool, RayStartError
@@ -160,8 +176,16 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
             force=True,
         )
         ledger = Ledger(options.output, recipe, options.fork, lock.check)
-        print("starting workers: Ray, then each loads its networks")
-        pool = Pool(profile, options.output, recipe["hash"], options.score_only, options.workers)
+        print("starting workers: Ray, then each loads its networks", flush=True)
+        pool = Pool(
+            profile,
+            options.output,
+            recipe["hash"],
+            options.score_only,
+            options.workers,
+            sources=len(videos),
+            handshake=handshake.offer(options.output, videos),
+        )
         signal.signal(signal.SIGTERM, interrupt)  # again: Ray has put its own in place
     except RayStartError as error:
         return report_stop(str(error))
@@ -171,24 +195,28 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
         return report_stop("stopped")
     try:
         try:
-            curate(videos, ledger, pool, profile, options.retry)
+            curate(videos, ledger, pool, profile, options.retry, options.accept_unreadable)
         finally:
             try:
                 ledger.flush()
             finally:
                 pool.close()
+                handshake.end(options.output)
         lock.check()
         stages = build_stages(profile.stages)
         table = finish(options.output, profile, stages, ledger, keep_parts=not options.drop_parts)
     except KeyboardInterrupt:
         return report_stop("stopped")
-    except (ClusterError, LockError, OutputError, PackError, ShardError) as error:
+    except (ClusterError, LockError, OutputError, PackError, ShardError, StorageError) as error:
         return report_stop(str(error))
     except OSError as error:
         return report_stop(f"{error.filename or options.output}: {error.strerror}")
     print_summary(table)
-    print(f"manifests and shards: {options.output}")
+    print(f"manifests and shards: {options.output}", flush=True)
     report(options.output)
+    warning = warn_of_errors(Counter(entry.reason for entry in ledger.done.values()), len(ledger.done))
+    if warning:
+        print(warning, file=sys.stderr)
     return 0
 
 
@@ -217,66 +245,57 @@ def retry_option(text: str) -> str:
     return reason.removeprefix("error:")
 
 
-def curate(videos: list[Path], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile, retry: str | None) -> None:
-    """Bring every video that is not finished into the ledger."""
+def curate(
+    videos: list[Path],
+    ledger: "Ledger",
+    pool: "Pool",
+    profile: pipelines.Profile,
+    retry: str | None,
+    accept_unreadable: bool = False,
+) -> None:
+    """Bring every video that is not finished into the ledger. Raises StorageError if too many cannot be read."""
+    from curation.intake import Intake
     from curation.pool import Lost
-    from curation.source import duplicate, failed, unread
+    from curation.source import failed, unread
 
-    waiting = [video for video in videos if not ledger.is_finished(video, retry)]
-    waiting += ledger.orphans(videos, waiting)
-    found: list[Identity] = []
-    with Bar("reading headers", len(waiting)) as bar:
-        for end in pool.map("identify", waiting, deadline_s=lambda _: HEADER_DEADLINE_S):
-            found.append(unread(end.item, end.reason, end.detail) if isinstance(end, Lost) else end.result)
-            bar.advance()
+    outcome = Outcome()
 
-    found.sort(key=lambda identity: str(identity.path))
-    originals = ledger.originals(waiting)
-    work: list[Identity] = []
-    copies: list[Identity] = []
-    for identity in found:
-        name = storable(identity.path)
-        if identity.probe is None:
-            ledger.add(identity, failed(identity, identity.reason, identity.detail))
-        elif identity.source_id and originals.setdefault(identity.source_id, name) != name:
-            copies.append(identity)
-        else:
-            work.append(identity)
-    curate_all(work, ledger, pool, profile)
+    def finish(identity: "Identity", curated: "Curated") -> None:
+        ledger.add(identity, curated)
+        outcome.count(curated.source["reason"], identity.duration_s)
+        bar.advance(intake.bytes[identity.path], outcome.speed(bar.elapsed_s))
+        print_account(identity, curated, bar.print)
+        if not accept_unreadable:
+            outcome.check(curated.source["detail"])
 
-    spare = {}
-    for identity in copies:
-        original = ledger.done.get(originals[identity.source_id or ""])
-        if original is None or not original.stands_for_copies:
-            spare.setdefault(identity.source_id, identity)
-    if spare:
-        curate_all(list(spare.values()), ledger, pool, profile)
-    for identity in copies:
-        stand_in = spare.get(identity.source_id)
-        if stand_in is not identity:
-            original = storable(stand_in.path) if stand_in else originals[identity.source_id or ""]
-            ledger.add(identity, duplicate(identity, Path(original)))
+    def describe() -> str:
+        return f"{outcome.describe(len(tasks), bar.elapsed_s, bar.share_done)}; {pool.describe_places()}"
+
+    def begin(task: "Task") -> None:
+        if task.method == "curate":
+            ledger.begin(task.item)
+
+    intake = Intake(videos, ledger, profile.workers, finish, retry)
+    tasks = intake.tasks()
+    minutes = Minutes(describe)
+    with Bar("curating", len(tasks), sum(intake.bytes.values())) as bar:
+        for end in pool.map(tasks, begin=begin, refused=is_unreadable, tick=minutes.tick):
+            if isinstance(end.item, Path):
+                read = unread(end.item, end.reason, end.detail) if isinstance(end, Lost) else end.result
+                more = intake.take(read)
+            else:
+                curated = failed(end.item, end.reason, end.detail) if isinstance(end, Lost) else end.result
+                more = intake.end(end.item, curated)
+            for task in more:
+                pool.add_first(task)
 
 
-def curate_all(work: list["Identity"], ledger: "Ledger", pool: "Pool", profile: pipelines.Profile) -> None:
-    """Curate these sources and add what came of them to the ledger."""
-    from curation.pool import Lost
-    from curation.source import failed
+def is_unreadable(result: "Identity | Curated") -> bool:
+    """Whether a worker could not read the file, or it was gone in the middle: another node may see it."""
+    from curation.source import Identity
 
-    # Longest first: no straggler at the end. Last of all what was under way when an earlier run died: it may be why.
-    work = sorted(work, key=lambda each: (storable(each.path) in ledger.interrupted, -each.frames, str(each.path)))
-    with Bar("curating", len(work), sum(identity.duration_s for identity in work)) as bar:
-        for end in pool.map("curate", work, begin=ledger.begin, deadline_s=partial(deadline_s, profile.workers)):
-            identity = end.item
-            curated = failed(identity, end.reason, end.detail) if isinstance(end, Lost) else end.result
-            ledger.add(identity, curated)
-            bar.advance(identity.duration_s)
-            print_account(identity, curated, bar.print)
-
-
-def deadline_s(settings: pipelines.WorkerSettings, identity: "Identity") -> float:
-    """Return how long a worker may take for a source, in seconds."""
-    return settings.deadline_s + settings.deadline_factor * identity.duration_s
+    reason = result.reason if isinstance(result, Identity) else result.source["reason"]
+    return reason in (UNREADABLE, "error:changed")
 
 
 def print_account(identity: "Identity", curated: "Curated", say: Callable[[str], None]) -> None:

@@ -142,15 +142,28 @@ def curate(
         clips = with_rest(source, run_stages(whole(source), stages, timer, score_only))
         rows, sampled = write_part(part, clips, recipe)
         check_unchanged(identity)
-    except MediaError as error:
+    except (MediaError, OSError) as error:
         part.unlink(missing_ok=True)
-        return failed(identity, error.reason, str(error))
+        return failed(identity, *reason_of(identity.path, error))
     except OutputError:
         raise
     except Exception as error:  # noqa: BLE001  one bad video never stops a run: it becomes a row
         return failed(identity, "error:exception", last_words(error))
     cpu_s = {f"cpu_s_{name}": seconds for name, seconds in timer.cpu_s.items()}
     return Curated({**source_row(identity, rows), **cpu_s}, rows, sampled)
+
+
+def reason_of(path: Path, error: MediaError | OSError) -> tuple[str, str]:
+    """Return (reason, detail) of a failure: what a decoder says counts only if the file can still be read."""
+    if isinstance(error, MediaError) and error.reason == "error:changed":
+        return error.reason, str(error)
+    try:
+        sha256(path)
+    except OSError as unread:
+        return "error:io", unreadable(path, unread)
+    if isinstance(error, MediaError):
+        return error.reason, str(error)
+    return "error:exception", last_words(error)
 
 
 def last_words(error: Exception) -> str:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
+from curation.handshake import Handshake, answer
 from curation.source import Curated, Identity, curate, identify
-from curation.stage import build_stages
+from curation.stage import Stage, build_stages
 from media.probe import Limits
 from pipelines import Profile
 
@@ -34,14 +36,22 @@ class Worker:
             recipe,
             score_only,
         )
-        self.max_gb = profile.workers.max_gb
-        self.stages = build_stages(profile.stages, profile.device)
-        for stage in self.stages:
-            stage.load()
+        self.profile, self.max_gb = profile, profile.workers.max_gb
         self.name = f"{socket.gethostname()}:{os.getpid()}"
 
-    def ready(self) -> str:
-        """Return the worker's name, `host:pid`; by then its networks are loaded."""
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The profile's stages, with their networks loaded."""
+        stages = build_stages(self.profile.stages, self.profile.device)
+        for stage in stages:
+            stage.load()
+        return stages
+
+    def ready(self, handshake: Handshake | None = None, reply: str = "") -> str:
+        """Return the worker's name, `host:pid`; by then its networks are loaded. Raises HandshakeError before."""
+        if handshake is not None:
+            answer(handshake, reply)
+        _ = self.stages
         return self.name
 
     def identify(self, path: Path) -> Identity:

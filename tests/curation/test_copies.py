@@ -1,6 +1,7 @@
 """Files with the same bytes: one is curated, and another in its place when it fails or changes."""
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 
 import pipelines
+from curation.intake import Intake
 from curation.ledger import Ledger
+from curation.outcome import StorageError
 from curation.pool import Done
 from curation.run import curate
+from curation.schedule import Task
 from curation.source import Identity, identify
 from curation.source import curate as curate_source
 from media.probe import Limits
@@ -23,17 +27,24 @@ class Here:
     """A pool in this process, without a stage; `before` is called before a source is curated."""
 
     def __init__(self, output: Path, before: Callable[[Path], object] = lambda _: None) -> None:
-        self.output, self.before, self.curated = output, before, list[str]()
+        self.output, self.before, self.curated, self.waiting = output, before, list[str](), deque[Task]()
+        self.called: list[str] = []
 
-    def map(self, method: str, items: Iterable[Any], *, begin: Any = None, **_: object) -> Iterator[Done]:
-        for item in items:
-            if method == "identify":
-                yield Done(item, identify(item, Limits()))
+    def map(self, tasks: Iterable[Task], *, begin: Any, **_: object) -> Iterator[Done]:
+        self.waiting.extend(tasks)
+        while self.waiting:
+            task = self.waiting.popleft()
+            begin(task)
+            self.called.append(task.method)
+            if task.method == "identify":
+                yield Done(task.item, identify(task.item, Limits()))
             else:
-                begin(item)
-                self.before(item.path)
-                self.curated.append(item.path.name)
-                yield Done(item, curate_source(item, (), self.output, Limits(), ""))
+                self.before(task.item.path)
+                self.curated.append(task.item.path.name)
+                yield Done(task.item, curate_source(task.item, (), self.output, Limits(), ""))
+
+    def add_first(self, task: Task) -> None:
+        self.waiting.appendleft(task)
 
 
 @pytest.fixture
@@ -72,6 +83,35 @@ def test_a_copy_is_curated_where_its_original_was_replaced_since(videos: list[Pa
     assert sorted(curated) == ["a.mp4", "b.mp4"]
     assert reasons == {"a.mp4": "kept", "b.mp4": "kept", "c.mp4": "duplicate"}
     assert run(videos, tmp_path / "out")[0] == []
+
+
+def test_of_equal_files_the_first_by_name_is_curated_whichever_is_read_first(
+    videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Intake, "_place", lambda self, path: -ord(path.name[0]))
+    assert run(videos, tmp_path / "out")[1] == {"a.mp4": "kept", "b.mp4": "duplicate", "c.mp4": "duplicate"}
+
+
+def test_a_source_is_curated_before_the_next_is_read_unless_that_has_its_size(tmp_path: Path) -> None:
+    """An interruption costs what was under way, not a second reading of every file."""
+    videos = [write_video(tmp_path / f"{n}.mp4", Pictures(20 + n), [Sound(tone(1.2))]) for n in range(3)]
+    ledger, pool = Ledger(tmp_path / "out", RECIPE), Here(tmp_path / "out")
+    curate(videos, ledger, pool, pipelines.load("embedded"), None)  # type: ignore[arg-type]
+    assert pool.called == ["identify", "curate"] * 3
+    copies = [Path(shutil.copyfile(videos[0], tmp_path / name)) for name in ("c.mp4", "b.mp4")]
+    ledger, pool = Ledger(tmp_path / "other", RECIPE), Here(tmp_path / "other")
+    curate([videos[0], *copies], ledger, pool, pipelines.load("embedded"), None)  # type: ignore[arg-type]
+    assert pool.called == ["identify", "identify", "identify", "curate"]
+
+
+def test_many_files_that_are_gone_stop_the_run(tmp_path: Path) -> None:
+    videos = [tmp_path / f"{n}.mp4" for n in range(40)]
+    ledger, pool = Ledger(tmp_path / "out", RECIPE), Here(tmp_path / "out")
+    with pytest.raises(StorageError, match="20 of 20 sources cannot be read"):
+        curate(videos, ledger, pool, pipelines.load("embedded"), None)  # type: ignore[arg-type]
+    assert len(pool.called) == 20
+    curate(videos, ledger, pool, pipelines.load("embedded"), None, accept_unreadable=True)  # type: ignore[arg-type]
+    assert len(ledger.done) == 40
 
 
 def test_identities_of_copies_are_equal(videos: list[Path]) -> None:

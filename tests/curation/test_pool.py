@@ -1,4 +1,4 @@
-"""What the pool tells of dead workers; how it treats them is shown by tests/test_chaos.py on a real Ray."""
+"""The pool on a Ray of this machine; on several nodes: test_cluster.py; its rules without Ray: test_schedule.py."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ import curation.pool
 import pipelines
 from curation.pool import LAST_WORDS_LINES, ClusterError, Done, Lost, Pool, last_words, start_ray
 from curation.run import retry_option
+from curation.schedule import Task
 from curation.worker import log_path
 
 
@@ -61,17 +62,21 @@ def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -
 class Echo:
     """A worker that returns what it is given; `die` ends its process, `hang` never returns."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self, _profile: Any, output: Path, *_: Any) -> None:
+        self.output = output
 
-    def ready(self) -> str:
+    def ready(self, *_: Any) -> str:
         return "echo"
 
     def echo(self, path: Path) -> str:
+        log = log_path(self.output, path)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
         if path.name == "die":
             os._exit(1)
         if path.name == "hang":
             time.sleep(600)
+        log.unlink()
         return path.name.upper()
 
 
@@ -79,20 +84,56 @@ def test_every_item_ends_once_and_those_whose_worker_died_twice_are_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(curation.pool, "Worker", Echo)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     profile = pipelines.load("embedded")
     begun: list[str] = []
     pool = Pool(replace(profile, workers=replace(profile.workers, recycle_sources=2)), tmp_path, "recipe", False, 2)
     try:
-        items = [Path(name) for name in ("a", "die", "b", "hang", "c", "d")]
-        seconds = {Path("hang"): 3.0}
-        outcomes = pool.map(
-            "echo", items, begin=lambda item: begun.append(item.name), deadline_s=lambda item: seconds.get(item, 300.0)
+        first, *more = (
+            Task("echo", Path(name), 3.0 if name == "hang" else 300.0) for name in ("a", "die", "b", "hang", "c", "d")
         )
-        ends = list(outcomes)
+        ends = []
+        for end in pool.map([first], begin=lambda task: begun.append(task.item.name)):
+            ends.append(end)
+            if end.item == first.item:
+                for task in more:
+                    pool.add_first(task)
     finally:
         pool.close()
-    assert sorted(end.item.name for end in ends) == sorted(item.name for item in items)
+    assert sorted(end.item.name for end in ends) == ["a", "b", "c", "d", "die", "hang"]
     assert {end.result for end in ends if isinstance(end, Done)} == {"A", "B", "C", "D"}
     lost = {end.item.name: end.reason for end in ends if isinstance(end, Lost)}
     assert lost == {"die": "error:worker_crash", "hang": "error:timeout"}
     assert [begun.count(name) for name in ("a", "die", "hang")] == [1, 2, 2]
+
+
+class Broken(Echo):
+    """A worker whose networks cannot be loaded."""
+
+    def ready(self, *_: Any) -> str:
+        raise ImportError("no such library")
+
+
+def test_workers_of_which_none_can_start_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation.pool, "Worker", Broken)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said: list[str] = []
+    with pytest.raises(ClusterError, match="a worker cannot start: .*no such library"):
+        Pool(pipelines.load("embedded"), tmp_path, "recipe", False, 2, say=said.append)
+    assert len(said) == 1
+    assert "is excluded from this run: ImportError: no such library" in said[0]
+
+
+def test_ray_is_started_here_unless_an_address_or_a_job_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would join what its temporary folder names, or wait for it: another's cluster, or a dead one."""
+    asked: list[Any] = []
+    monkeypatch.setattr("ray.init", lambda **options: asked.append(options["address"]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    start_ray()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    start_ray()
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    start_ray()
+    assert asked == ["local", None, None]
