@@ -15,7 +15,7 @@ from clock import FPS
 from curation.ledger import Ledger
 from curation.ledger_files import part_path
 from curation.margin import cut_to_clip
-from curation.source import finite
+from curation.source import Curated, finite
 from curation.stage import CorpusFilter, Stage, collect_meanings
 from curation.verdicts import judge
 from curation.verify.command import verify
@@ -23,9 +23,19 @@ from manifests.schema import KEPT
 from manifests.summary import write_summary
 from manifests.writer import main_reason, write_manifests
 from pipelines import Profile
-from shards.packer import Need, pack, retire
+from shards.index import INDEX_NAME, read_index
+from shards.packer import Do, Need, pack, retire, write_shards
 from shards.reader import extents, read_extent
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample
+
+
+class LostParts(ValueError):
+    """Sources whose samples are needed and gone; they can be curated again."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        super().__init__(f"{len(paths)} sources whose samples are gone, the first {paths[0]}")
+        self.paths = frozenset(paths)
+
 
 TIMES = ("start_s", "end_s")  # floats in a row that are no scores
 OF_STEP = {"steps/landmarks": LANDMARKS, "steps/whisper": WHISPER}
@@ -38,8 +48,11 @@ def finish(
     ledger: Ledger,
     keep_parts: bool = True,
     say: Callable[[str], None] = print,
+    do: Do = write_shards,
 ) -> pd.DataFrame:
     """Run the corpus filters, pack the shards, write the manifests and the summary; return the funnel.
+
+    `do` writes the shards. Raises LostParts, before anything is packed, if the samples of some sources are gone.
 
     Without `keep_parts`, parts that no later run needs are removed once the shards were read back and found whole.
     """
@@ -47,6 +60,7 @@ def finish(
     clips = [clip for each in curated for clip in each.clips]
     parts = {key: part_path(output, each.source["source_id"]) for each in curated for key in each.sampled}
     sha256 = {key: value for each in curated for key, value in each.sampled.items()}
+    check_parts(output, curated, stages, ledger)
     for stage in stages:
         if isinstance(stage, CorpusFilter):
             say(f"{stage.name}: {sum(clip['kept'] for clip in clips)} clips")
@@ -61,9 +75,12 @@ def finish(
         sha256=sha256,
         seed=profile.seed,
         shard_bytes=profile.shard_bytes,
-        edit=lambda sample: cut_to_clip(sample, kept[sample.key]["audio_shift_frames"], scores_in(kept[sample.key])),
+        edit=lambda key: partial(
+            cut_to_clip, audio_shift_frames=kept[key]["audio_shift_frames"], scores=scores_in(kept[key])
+        ),
         required=required,
         announce=lambda need: say(describe_need(need)),
+        do=do,
     )
     for key, shard in zip(index["key"], index["shard"], strict=True):
         kept[key]["shard"] = shard
@@ -75,6 +92,21 @@ def finish(
         corpus_filters = [stage.name for stage in stages if isinstance(stage, CorpusFilter)]
         drop_parts(output, parts, corpus_filters, ledger, say)
     return funnel
+
+
+def check_parts(output: Path, curated: Sequence[Curated], stages: Sequence[Stage], ledger: Ledger) -> None:
+    """Raise LostParts unless there is the part of each source with a clip that is not packed or not judged yet."""
+    there = {part.stem for part in output.glob("parts/*/*.tar")}
+    packed = set(read_index(output / "shards")["key"]) if (output / "shards" / INDEX_NAME).exists() else set()
+    settled = [ledger.scores(stage.name).keys() for stage in stages if isinstance(stage, CorpusFilter)]
+    lost = []
+    for each in curated:
+        if each.sampled and each.source["source_id"] not in there:
+            unpacked = {clip["key"] for clip in each.clips if clip["kept"]} - packed
+            if unpacked or any(key not in keys for key in each.sampled for keys in settled):
+                lost.append(each.source["path"])
+    if lost:
+        raise LostParts(lost)
 
 
 def retire_packed(output: Path, kept: Collection[str], ledger: Ledger, say: Callable[[str], None]) -> None:

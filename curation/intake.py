@@ -6,7 +6,7 @@ what was under way, not every file.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from curation.ledger import Ledger
@@ -20,7 +20,10 @@ HEADER_BYTES_PER_S = 5e6  # so many of its bytes a second
 
 
 class Intake:
-    """The sources of one run that are not finished. `finish` is called with each that needs no worker any more."""
+    """The sources of one run that are not finished. `finish` is called with each that needs no worker any more.
+
+    `again` are names of finished ones that are curated once more.
+    """
 
     def __init__(
         self,
@@ -29,10 +32,11 @@ class Intake:
         settings: WorkerSettings,
         finish: Callable[[Identity, Curated], None],
         retry: str | None = None,
+        again: Collection[str] = (),
     ) -> None:
         self.ledger, self.settings, self.finish = ledger, settings, finish
         videos = list(videos)
-        waiting = [video for video in videos if not ledger.is_finished(video, retry)]
+        waiting = [video for video in videos if storable(video) in again or not ledger.is_finished(video, retry)]
         waiting += ledger.orphans(videos, waiting)
         self.bytes = {path: size_of(path) for path in waiting}
         self.originals = ledger.originals(waiting)

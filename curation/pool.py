@@ -36,6 +36,8 @@ from curation.handshake import Handshake, HandshakeError, check_reply
 from curation.schedule import Death, Node, Rules, Schedule, Task
 from curation.source import OutputError
 from curation.worker import MEMORY, Worker, log_path
+from shards.packer import PackError
+from shards.reader import ShardError
 
 ROOT = pipelines.ROOT
 WAIT_S = 0.5
@@ -147,7 +149,8 @@ class Pool:
 
         `begin` is called before a task is handed out. A result of which `refused` is true is not taken before another
         node, if there is one, had the task too. `tick` is called twice a second or more often. Raises OutputError when
-        a worker cannot write, ClusterError when Ray has stopped or no worker can start.
+        a worker cannot write, PackError or ShardError when it cannot pack, ClusterError when Ray has stopped or no
+        worker can start.
         """
         self.schedule.add(tasks)
         self.begin, self.refused, self.expected = begin, refused, 0
@@ -334,7 +337,7 @@ class Pool:
     def take_failure(self, call: Call, error: Exception) -> None:
         """A worker with a task has died, has raised, or does not answer."""
         if isinstance(error, RayTaskError):
-            raise error.cause if isinstance(error.cause, OutputError) else error
+            raise error.cause if isinstance(error.cause, OutputError | PackError | ShardError) else error
         if isinstance(error, ActorUnavailableError) and call.kind == "task":
             self.calls[call.worker.__ray_call__.remote(node_of)] = replace(call, kind="probe")
         elif isinstance(error, RayActorError | OutOfMemoryError) and not isinstance(error, ActorUnavailableError):

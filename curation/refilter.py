@@ -14,8 +14,9 @@ they were cut, with all their scores: the same seconds, the same reasons. Exit c
 import json
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +242,10 @@ def place_samples(
     kept = {row["key"]: row for row in changed if row["kept"]}
     moved = {new["key"] for old, new in zip(rows, changed, strict=True) if shifts(old) != shifts(new)}
 
-    def edit(sample: Sample) -> Sample:
-        row = kept[sample.key]
-        done = cut_to_clip(sample, row["audio_shift_frames"], {name: finite(row[name]) for name in scores})
-        return Sample(done.key, {**done.members, JSON: encode_json({**done.json, "recipe": recipe["hash"]})})
+    def edit(key: str) -> Callable[[Sample], Sample]:
+        row = kept[key]
+        own = {name: finite(row[name]) for name in scores}
+        return partial(cut_anew, audio_shift_frames=row["audio_shift_frames"], scores=own, recipe=recipe["hash"])
 
     profile = recipe["profile"]
     found, sha256 = find_samples(output, run_folder(output, recipe), kept, moved)
@@ -259,6 +260,12 @@ def place_samples(
     )
     for key, shard in zip(packed["key"], packed["shard"], strict=True):
         kept[key]["shard"] = shard
+
+
+def cut_anew(sample: Sample, audio_shift_frames: int, scores: Mapping[str, float | None], recipe: str) -> Sample:
+    """A sample as `cut_to_clip` cuts it, under another recipe."""
+    done = cut_to_clip(sample, audio_shift_frames, scores)
+    return Sample(done.key, {**done.members, JSON: encode_json({**done.json, "recipe": recipe})})
 
 
 def find_samples(

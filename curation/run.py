@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,10 @@ if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certai
     from curation.pool import Pool
     from curation.schedule import Task
     from curation.source import Curated, Identity
+    from shards.packer import ShardJob
 
+PACK_DEADLINE_S = 600.0  # to write a shard, and
+PACK_BYTES_PER_S = 1e6  # so many of its bytes a second
 log = logging.getLogger("curation")
 
 
@@ -155,7 +160,7 @@ def worker_gpus(profile: pipelines.Profile) -> float:
 def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
     """Identify the sources, curate them, finish the corpus."""
     from curation import handshake
-    from curation.corpus import finish
+    from curation.corpus import LostParts, finish
     from curation.ledger import Ledger, LedgerError, recipe_of
     from curation.pool import ClusterError, Pool, RayStartError
     from curation.source import OutputError
@@ -196,18 +201,28 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     try:
         try:
             curate(videos, ledger, pool, profile, options.retry, options.accept_unreadable)
+            ledger.flush()
+            lock.check()
+            stages = build_stages(profile.stages)
+            do = partial(write_shards, pool)
+            try:
+                table = finish(options.output, profile, stages, ledger, not options.drop_parts, do=do)
+            except LostParts as lost:
+                print(printable(f"{lost}: they are curated again"), flush=True)
+                known = set(videos)
+                others = [path for path in map(Path, sorted(lost.paths)) if path not in known and path.exists()]
+                curate(videos + others, ledger, pool, profile, None, options.accept_unreadable, lost.paths)
+                ledger.flush()
+                table = finish(options.output, profile, stages, ledger, not options.drop_parts, do=do)
         finally:
             try:
                 ledger.flush()
             finally:
                 pool.close()
                 handshake.end(options.output)
-        lock.check()
-        stages = build_stages(profile.stages)
-        table = finish(options.output, profile, stages, ledger, keep_parts=not options.drop_parts)
     except KeyboardInterrupt:
         return report_stop("stopped")
-    except (ClusterError, LockError, OutputError, PackError, ShardError, StorageError) as error:
+    except (ClusterError, LockError, LostParts, OutputError, PackError, ShardError, StorageError) as error:
         return report_stop(str(error))
     except OSError as error:
         return report_stop(f"{error.filename or options.output}: {error.strerror}")
@@ -252,8 +267,12 @@ def curate(
     profile: pipelines.Profile,
     retry: str | None,
     accept_unreadable: bool = False,
+    again: Collection[str] = (),
 ) -> None:
-    """Bring every video that is not finished into the ledger. Raises StorageError if too many cannot be read."""
+    """Bring every video that is not finished, or is among `again`, into the ledger.
+
+    Raises StorageError if too many cannot be read.
+    """
     from curation.intake import Intake
     from curation.pool import Lost
     from curation.source import failed, unread
@@ -275,7 +294,7 @@ def curate(
         if task.method == "curate":
             ledger.begin(task.item)
 
-    intake = Intake(videos, ledger, profile.workers, finish, retry)
+    intake = Intake(videos, ledger, profile.workers, finish, retry, again)
     tasks = intake.tasks()
     minutes = Minutes(describe)
     with Bar("curating", len(tasks), sum(intake.bytes.values())) as bar:
@@ -288,6 +307,21 @@ def curate(
                 more = intake.end(end.item, curated)
             for task in more:
                 pool.add_first(task)
+
+
+def write_shards(pool: "Pool", jobs: Iterable["ShardJob"]) -> Iterator[list[dict[str, Any]]]:
+    """Let the pool's workers write shards, two for each worker under way; yield the rows of each. Raises PackError."""
+    from curation.pool import Lost
+    from curation.schedule import Task
+    from shards.packer import PackError
+
+    waiting = (Task("pack", job, PACK_DEADLINE_S + job.bytes / PACK_BYTES_PER_S) for job in jobs)
+    for end in pool.map(islice(waiting, 2 * max(1, pool.limit()))):
+        if isinstance(end, Lost):
+            raise PackError(f"{end.item.path}: cannot be written ({end.reason}: {end.detail})")
+        for task in islice(waiting, 1):
+            pool.add_first(task)
+        yield end.result
 
 
 def is_unreadable(result: "Identity | Curated") -> bool:

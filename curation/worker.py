@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from curation.handshake import Handshake, answer
-from curation.source import Curated, Identity, curate, identify
+from curation.source import Curated, Identity, curate, identify, writing
 from curation.stage import Stage, build_stages
 from media.probe import Limits
 from pipelines import Profile
+from shards.packer import ShardJob, write_shard
 
 MEMORY = "memory limit"  # what a worker writes last when it ends itself
 WATCH_S = 0.2
@@ -65,8 +66,13 @@ class Worker:
         timing = {"wall_s": time.monotonic() - began, "worker": self.name}
         return replace(curated, source={**curated.source, **timing}, memory_gb=resident_gb())
 
+    def pack(self, job: ShardJob) -> list[dict[str, Any]]:
+        """Write one shard; return its rows of the index. Raises PackError, ShardError or OutputError."""
+        with self.record_crashes(job), writing(job.path):
+            return write_shard(job)
+
     @contextmanager
-    def record_crashes(self, item: Path | Identity) -> Iterator[None]:
+    def record_crashes(self, item: Path | Identity | ShardJob) -> Iterator[None]:
         """Keep a log file while the block runs: a crash leaves its stack in it, too much memory a line."""
         path = log_path(self.output, item)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +102,7 @@ def resident_gb() -> float:
     return pages * resource.getpagesize() / GB
 
 
-def log_path(output: Path, item: Path | Identity) -> Path:
+def log_path(output: Path, item: Path | Identity | ShardJob) -> Path:
     """Return the path of the log that a worker writes while it works on this item."""
     path = item if isinstance(item, Path) else item.path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """An output folder of a run with the embedded profile, made up in a second: real videos, samples, scores, tables."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,10 @@ def made_output(folder: Path, score_only: bool = True, rows: list[dict[str, Any]
     index = pack(
         {key: parts[key] for key in kept},
         output / "shards",
-        edit=lambda sample: cut_to_clip(
-            sample, kept[sample.key]["audio_shift_frames"], {name: kept[sample.key][name] for name in GOOD}
+        edit=lambda key: partial(
+            cut_to_clip,
+            audio_shift_frames=kept[key]["audio_shift_frames"],
+            scores={name: kept[key][name] for name in GOOD},
         ),
     )
     for key, shard in zip(index["key"], index["shard"], strict=True):

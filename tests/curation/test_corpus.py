@@ -10,7 +10,7 @@ import pytest
 
 import curation.corpus
 import pipelines
-from curation.corpus import describe_need, finish, read_samples, recount_source, scores_in
+from curation.corpus import LostParts, describe_need, finish, read_samples, recount_source, scores_in
 from curation.ledger import Ledger
 from curation.ledger_files import ATTEMPTS, append_to_log, part_path
 from curation.source import Curated, Identity
@@ -183,3 +183,21 @@ def test_a_source_that_lost_its_last_clip_takes_the_reason_of_most_of_its_frames
     assert recount_source(source, clips) == {"status": "dropped", "reason": "lip_audio:confidence"}
     clips[0]["kept"] = True
     assert recount_source(source, clips) == source
+
+
+def test_a_part_that_is_gone_is_named_before_anything_is_packed(tmp_path: Path, ledger: Ledger) -> None:
+    (gone,) = (tmp_path / "parts").glob("bb/*.tar")
+    gone.unlink()
+    with pytest.raises(LostParts, match="1 sources whose samples are gone, the first /raw/b.mp4") as error:
+        finish(tmp_path, PROFILE, [], ledger, say=str)
+    assert error.value.paths == {"/raw/b.mp4"}
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_part_that_nobody_needs_any_more_may_be_gone(tmp_path: Path, ledger: Ledger) -> None:
+    finish(tmp_path, PROFILE, [], ledger, say=str)
+    for part in (tmp_path / "parts").glob("*/*.tar"):
+        part.unlink()
+    finish(tmp_path, PROFILE, [], ledger, say=str)
+    with pytest.raises(LostParts, match="3 sources"):
+        finish(tmp_path, PROFILE, [Settled()], ledger, say=str)
