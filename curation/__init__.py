@@ -2,6 +2,8 @@
 
 run       the command: hands one source video at a time to the workers; pool is the only file that imports ray
 worker    what runs in each worker; lock: one driver at a time; progress: its bar
+schedule  who has which source, and what follows when a worker or a node dies; handshake: what a node must see
+intake    the header and hash of each source, then its curation; outcome: what has come of them, and when to stop
 videos    which files a run is about; doctor: whether this machine can run it; plan: what a run will yield
 source    one source video through the stages, to its part
 corpus    what needs all sources: corpus filters, packing, manifests; margin: from a part to a shard

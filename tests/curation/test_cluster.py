@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from curation.pool import Done, Pool
 from curation.schedule import Rules, Task
 from curation.worker import log_path
 
-QUICK = {"look_s": 1.0, "hurried_look_s": 1.0}
+QUICK = Rules(look_s=1.0, hurried_look_s=1.0)
 HEAD = {"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False}
 CLONE_NEWNS = 0x20000
 PRIVATE = 0x44000  # MS_REC | MS_PRIVATE
@@ -31,7 +32,7 @@ def head() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         cluster = Cluster(initialize_head=True, head_node_args=HEAD)
-        patch.setenv("RAY_ADDRESS", cluster.address)
+        patch.setenv("RAY_ADDRESS", str(cluster.address))
         yield cluster
         cluster.shutdown()
 
@@ -80,8 +81,7 @@ def test_two_of_three_nodes_die_and_another_joins_and_every_source_ends_well(
             for _ in range(3):
                 add_node(cluster)
 
-    rules = Rules(**QUICK)
-    pool = Pool(pipelines.load("embedded"), tmp_path, "", False, 4, sources=60, rules=rules, say=listen)
+    pool = Pool(pipelines.load("embedded"), tmp_path, "", False, 4, sources=60, rules=QUICK, say=listen)
     try:
         assert said[0].startswith("0 of 4 workers placed, the cluster is full")
         used: list[str] = []
@@ -144,7 +144,7 @@ def test_nodes_that_see_nothing_or_cannot_start_are_excluded_by_name_and_stop_no
     for video in videos:
         video.write_bytes(b"x")
     said: list[str] = []
-    offered, rules = handshake.offer(output, videos), Rules(judge_s=1.0, **QUICK)
+    offered, rules = handshake.offer(output, videos), replace(QUICK, judge_s=1.0)
     pool = Pool(
         pipelines.load("embedded"), output, "", False, 4, sources=10, handshake=offered, rules=rules, say=said.append
     )

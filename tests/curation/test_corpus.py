@@ -85,6 +85,10 @@ def ledger(tmp_path: Path) -> Ledger:
     return ledger
 
 
+def ignore(_: str) -> None:
+    pass
+
+
 def parts_of(output: Path) -> list[str]:
     return sorted(path.stem[0] for path in output.glob("parts/*/*.tar"))
 
@@ -189,15 +193,15 @@ def test_a_part_that_is_gone_is_named_before_anything_is_packed(tmp_path: Path, 
     (gone,) = (tmp_path / "parts").glob("bb/*.tar")
     gone.unlink()
     with pytest.raises(LostParts, match="1 sources whose samples are gone, the first /raw/b.mp4") as error:
-        finish(tmp_path, PROFILE, [], ledger, say=str)
+        finish(tmp_path, PROFILE, [], ledger, say=ignore)
     assert error.value.paths == {"/raw/b.mp4"}
     assert not (tmp_path / "shards").exists()
 
 
 def test_a_part_that_nobody_needs_any_more_may_be_gone(tmp_path: Path, ledger: Ledger) -> None:
-    finish(tmp_path, PROFILE, [], ledger, say=str)
+    finish(tmp_path, PROFILE, [], ledger, say=ignore)
     for part in (tmp_path / "parts").glob("*/*.tar"):
         part.unlink()
-    finish(tmp_path, PROFILE, [], ledger, say=str)
+    finish(tmp_path, PROFILE, [], ledger, say=ignore)
     with pytest.raises(LostParts, match="3 sources"):
-        finish(tmp_path, PROFILE, [Settled()], ledger, say=str)
+        finish(tmp_path, PROFILE, [Settled()], ledger, say=ignore)
