@@ -130,7 +130,9 @@ def ray_installed() -> Iterator[CheckResult]:
         yield CheckResult("Ray", "failure", "not installed", 'pip install "ray[default]"')
         return
     address = os.environ.get("RAY_ADDRESS")
-    yield CheckResult("Ray", "ok", f"{found}, {f'joins the cluster at {address}' if address else 'its own is started here'}")
+    yield CheckResult(
+        "Ray", "ok", f"{found}, {f'joins the cluster at {address}' if address else 'its own is started here'}"
+    )
     shm = Path("/dev", "shm")
     if shm.is_dir() and (free := shutil.disk_usage(shm).free / 1e9) < MIN_SHM_GB:
         yield CheckResult(

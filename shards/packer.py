@@ -142,6 +142,7 @@ def pack(
     if need.bytes > need.free:
         raise PackError(f"{shards}: packing needs {need.bytes / 1e9:.2f} GB, {need.free / 1e9:.2f} GB are free")
     if not pieces and (shards / INDEX_NAME).exists():
+        shutil.rmtree(shards / NOTES, ignore_errors=True)  # of a packing that was killed after its index
         return packed
     tables = [packed, *(index_frame(rows) for rows in noted.values())]
     tables += [index_frame(rows) for rows in do(job(number, batch) for number, batch in waiting)]

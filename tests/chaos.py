@@ -109,7 +109,7 @@ def build_house(folder: Path, deadline_s: float = 20.0) -> Path:
     """A copy of what curates, with the two stages and a profile of its own; a source that takes longer is late."""
     for room in ("curation", "media", "models", "shards", "manifests", "storage", "training"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("clock.py", "command.py", "pipelines.py", "weights.py", "weights.yaml"):
+    for name in ("clock.py", "command.py", "pipelines.py", "renamed.py", "weights.py", "weights.yaml"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "curation/steps/drawn_face.py").write_text(DRAWN_FACE)
     (folder / "curation/steps/poison.py").write_text(POISON)

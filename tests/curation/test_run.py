@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from curation.run import lasting_folder
 from manifests.reader import read_clips, read_sources
 from pipelines import ROOT
 from tests.talkers import run_curation
@@ -157,6 +158,15 @@ def test_a_run_that_cannot_start_is_refused_with_one_line(arguments, told, tmp_p
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_relative_output_of_a_submitted_job_is_refused(monkeypatch):
+    """It would lie in Ray's temporary folder, and go with it."""
+    assert lasting_folder(Path("out")) == Path("out").absolute()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert lasting_folder(Path("/data/out")) == Path("/data/out")
+    with pytest.raises(ValueError, match="--output out is relative"):
+        lasting_folder(Path("out"))
 
 
 def test_missing_official_networks_are_all_named_within_five_seconds(tmp_path, monkeypatch):

@@ -154,6 +154,15 @@ def test_shards_written_in_any_order_have_the_same_bytes(tmp_path: Path, clips: 
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def test_notes_are_gone_after_a_packing_that_was_killed_behind_its_index(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    pack(clips, tmp_path / "shards")
+    (tmp_path / "shards" / ".packed").mkdir()
+    pack(clips, tmp_path / "shards")
+    assert {path.suffix for path in (tmp_path / "shards").iterdir()} == {".tar", ".parquet"}
+
+
 def test_a_shard_of_an_interrupted_packing_is_written_again_when_it_would_differ(
     tmp_path: Path, clips: dict[str, Path], make_part: MakePart
 ) -> None:
