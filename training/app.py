@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a run of training/train.py, or its folder export"
+        "--checkpoint", type=Path, required=True, help="a run of training/train.py, its folder export, or speaker"
     )
     parser.add_argument("--base", type=Path, help="diffusers folder with the VAE; default: where the training had it")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")

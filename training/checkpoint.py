@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step-00001000/    torch.distributed.checkpoint: parameters, AdamW, EMA, counters, random state
     RUN/export/                       the averaged weights as diffusers models (safetensors), for generate.py
+    training/speaker/                 an export that comes with the code; `--checkpoint speaker`
 
 torch.distributed.checkpoint keeps its table of contents as a pickle: resume only runs that you or yours wrote. What is
 meant to be passed on is the export.
@@ -32,11 +33,15 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from pipelines import ROOT
 from training.distributed import Ranks
+from training.latents import LatentCodec
+from training.linear_codec import LinearCodec
 from training.network import SayAnything
 
 TEMPORARY = ".tmp-"
 SETTINGS = "settings.yaml"  # of a run and of its export: what decides the result
+SHIPPED = {"speaker": ROOT / "training" / "speaker"}  # exports that have a name instead of a place
 
 
 @dataclass
@@ -157,10 +162,13 @@ class Checkpoints:
         return True
 
 
-def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks: Ranks, settings: dict) -> None:
+def export(
+    network: SayAnything, weights: dict[str, Tensor], codec: LatentCodec, folder: Path, ranks: Ranks, settings: dict
+) -> None:
     """Write the three parts with other weights than their own (the EMA) to `folder`, atomically; a meeting point.
 
-    `settings.yaml` beside them says what `generate` must do as training did.
+    `settings.yaml` beside them says what `generate` must do as training did. A linear codec is written too (`vae/`):
+    it was fitted to the data. SVD's VAE stays where it is.
     """
     whole = {name: full(value).cpu() for name, value in weights.items()}
     if ranks.first:
@@ -173,6 +181,8 @@ def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks
             )
         other.load_state_dict(whole, assign=True)
         other.save(temporary)
+        if isinstance(codec.vae, LinearCodec):
+            codec.vae.save_pretrained(temporary / "vae")
         (temporary / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
@@ -182,11 +192,21 @@ def export(network: SayAnything, weights: dict[str, Tensor], folder: Path, ranks
 
 
 def export_of(checkpoint: Path) -> Path:
-    """The exported model of a run, or the folder itself. Raises ValueError if it is neither."""
+    """Return the exported model of a run, the folder itself, or what comes with the code under this name ("speaker").
+
+    Raises ValueError if it is none of these.
+    """
+    if not checkpoint.exists():
+        checkpoint = SHIPPED.get(str(checkpoint), checkpoint)
     folder = checkpoint / "export" if (checkpoint / "export").is_dir() else checkpoint
     if not (folder / SETTINGS).is_file():
         raise ValueError(f"{checkpoint}: neither a training run nor an exported model ({SETTINGS} is missing)")
     return folder
+
+
+def codec_folder(export: Path, base: str | Path) -> Path:
+    """Return where the codec of an exported model lies: `vae/` in the export if it has one, else in the base."""
+    return export if (export / "vae" / "config.json").is_file() else Path(base)
 
 
 def sha256_of(checkpoint: Path) -> str:

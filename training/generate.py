@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         jobs = read_jobs(options)
         if options.checkpoint is None:
-            raise ValueError("--checkpoint is missing: a run of training/train.py, or its folder export")
+            raise ValueError("--checkpoint is missing: a run of training/train.py, its folder export, or speaker")
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         with join_ranks(device, PATIENCE) as ranks:
             generator = Generator(options.checkpoint, ranks.device, options.base)
@@ -125,7 +125,7 @@ def options_of(given: argparse.Namespace) -> Options:
 def parser() -> argparse.ArgumentParser:
     found = parser_of("python training/generate.py", __doc__)
     plain = Options()
-    found.add_argument("--checkpoint", type=Path, help="a run of training/train.py, or its folder export")
+    found.add_argument("--checkpoint", type=Path, help="a run of training/train.py, its folder export, or speaker")
     found.add_argument("--video", type=Path)
     found.add_argument("--audio", type=Path, help="sound file, or a video whose sound is taken")
     found.add_argument("--output", type=Path, help="the MP4 to write")

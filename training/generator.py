@@ -27,7 +27,7 @@ from models.mask import MaskSettings
 from models.whisper_features import WhisperFeatures
 from training import watermark
 from training.batch import fill_boxes
-from training.checkpoint import SETTINGS, export_of
+from training.checkpoint import SETTINGS, codec_folder, export_of
 from training.chunk import average_segments, crossfade, frame_noise, keep_known
 from training.composite import Crop, paste, union
 from training.curated import curated_in
@@ -115,7 +115,7 @@ class Generator:
         self.device, self.fusion = device, settings["model"]["fusion"]
         self.precision = "bf16" if device.type == "cuda" else "fp32"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.codec = LatentCodec.load(base or Path(settings["model"]["base"]), device, dtype)
+        self.codec = LatentCodec.load(base or codec_folder(folder, settings["model"]["base"]), device, dtype)
         self.network = SayAnything.load(folder).to(device).eval().requires_grad_(False)
         self.size: int = settings["data"]["size"]
         self.window_frames: int = settings["data"]["window_frames"]

@@ -90,14 +90,14 @@ class SayAnything(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "SayAnything":
-        """What `save` wrote. Raises ValueError if a part is not there."""
+        """What `save` wrote, in single precision. Raises ValueError if a part is not there."""
         missing = [part for part in PARTS if not (folder / part / "config.json").is_file()]
         if missing:
             raise ValueError(f"{folder}: not an exported model, {missing[0]}/config.json is missing")
         return cls(
-            SayAnythingUNet.from_pretrained(folder / "unet"),
-            IDGuider.from_pretrained(folder / "id_guider"),
-            AudioTokens.from_pretrained(folder / "audio"),
+            SayAnythingUNet.from_pretrained(folder / "unet", torch_dtype=torch.float32),
+            IDGuider.from_pretrained(folder / "id_guider", torch_dtype=torch.float32),
+            AudioTokens.from_pretrained(folder / "audio", torch_dtype=torch.float32),
         )
 
 

@@ -14,6 +14,7 @@ Exit code 0: all steps done; 1: stopped before the end, run it again; 2: refused
 import argparse
 import copy
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -21,7 +22,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's own folder
@@ -39,7 +39,16 @@ from command import parser_of  # noqa: E402
 from storage.atomic_write import atomic_write  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
-from training.checkpoint import SETTINGS, Checkpoints, State, export, export_of, full, sha256_of  # noqa: E402
+from training.checkpoint import (  # noqa: E402
+    SETTINGS,
+    Checkpoints,
+    State,
+    codec_folder,
+    export,
+    export_of,
+    full,
+    sha256_of,
+)
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
 from training.curated import Curated, read_curated  # noqa: E402
 from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
@@ -47,7 +56,7 @@ from training.distributed import Ranks, distribute, join_ranks  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
 from training.loss import diffusion_loss, prepare_inputs  # noqa: E402
 from training.metric_logger import MetricLogger  # noqa: E402
-from training.network import PARTS, AudioShape, SayAnything, build, given  # noqa: E402
+from training.network import AudioShape, SayAnything, build  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
@@ -70,9 +79,9 @@ class Trainer:
         data: Dataset,
         run: Path,
         ranks: Ranks,
-        init: SayAnything | None = None,
+        init: Path | None = None,
     ) -> None:
-        """`init` is a trained network to begin with, instead of the base."""
+        """`init` is an exported model to begin with, instead of the base."""
         self.recipe, self.settings, self.data, self.run_folder, self.ranks = recipe, settings, data, run, ranks
         self.micro_batch = min(settings.optimizer.micro_batch, settings.optimizer.global_batch // ranks.world)
         self.accumulation_steps, rest = divmod(settings.optimizer.global_batch, max(self.micro_batch * ranks.world, 1))
@@ -81,13 +90,11 @@ class Trainer:
                 f"optimizer.global_batch {settings.optimizer.global_batch} is no multiple of {ranks.world} ranks x "
                 f"{settings.optimizer.micro_batch} clips of optimizer.micro_batch"
             )
-        self.codec, self.network = models(settings, data, ranks)
+        self.codec, self.network = models(settings, data, ranks, init)
         validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
         if isinstance(data, Indexed) and settings.data.cache != "none":
             data.cache = cached(data, settings, run, self.codec, ranks)
-        if init is not None:
-            take_weights(self.network, init)
-        elif settings.model.audio_numbers:
+        if init is None and settings.model.audio_numbers:
             self.network.audio.fit(heard_rows(data))
         if settings.run.checkpointing:
             self.network.unet.enable_gradient_checkpointing()
@@ -212,7 +219,8 @@ class Trainer:
 
     def _save(self) -> None:
         self.checkpoints.save(self.state)
-        export(self.network, self.state.ema, self.run_folder / "export", self.ranks, self.recipe)
+        folder = self.run_folder / "export"
+        export(self.network, self.state.ema, self.codec, folder, self.ranks, self.recipe)
 
     def _stopping(self) -> bool:
         """Whether any rank was asked to stop."""
@@ -222,32 +230,34 @@ class Trainer:
         self.stop_asked = True
 
 
-def models(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> tuple[LatentCodec, SayAnything]:
-    """The frozen VAE and the network on this rank's device. Equal on all ranks, for any number of them."""
+def models(
+    settings: TrainingSettings, data: Dataset, ranks: Ranks, init: Path | None = None
+) -> tuple[LatentCodec, SayAnything]:
+    """Return the frozen VAE and the network on this rank's device. Equal on all ranks, for any number of them.
+
+    With `init`, an exported model, both come from it, and the base is only read for a VAE that it does not hold.
+    """
     base = Path(settings.model.base)
     dtype = torch.bfloat16 if settings.run.precision == "bf16" else torch.float32
+    audio = AudioShape(data.layers, data.dim, settings.data.window_frames)
+    if init is not None:
+        check_fits(init, settings, audio)
+        codec = LatentCodec.load(codec_folder(init, base), ranks.device, dtype)
+        return codec, SayAnything.load(init).to(ranks.device)
     codec = LatentCodec.load(base, ranks.device, dtype)
     torch.manual_seed(settings.data.seed)
-    audio = AudioShape(data.layers, data.dim, settings.data.window_frames)
-    network = build(base, settings.model, audio, codec.factor)
-    return codec, network.to(ranks.device)
+    return codec, build(base, settings.model, audio, codec.factor).to(ranks.device)
 
 
-def take_weights(network: SayAnything, trained: SayAnything) -> None:
-    """Begin with a trained network's weights. Raises ValueError if it is not of the same kind."""
-    for part in PARTS:
-        here, there = (listed(given(getattr(each, part).config)) for each in (network, trained))
-        other = [f"{name}: {there.get(name)} -> {value}" for name, value in here.items() if value != there.get(name)]
-        if other:
-            raise ValueError(
-                f"--init: its {part} has other settings ({'; '.join(other)}); use the same model and sizes"
-            )
-    network.load_state_dict(trained.state_dict())
-
-
-def listed(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as it comes out of a file: tuples are lists."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
+def check_fits(init: Path, settings: TrainingSettings, audio: AudioShape) -> None:
+    """Raise ValueError, with both values, if an exported model is not what these settings would build."""
+    trained = yaml.safe_load((init / SETTINGS).read_text(encoding="utf-8"))
+    heard = json.loads((init / "audio" / "config.json").read_text(encoding="utf-8"))
+    there = {**trained["model"], **{name: heard[name] for name in dataclasses.asdict(audio)}}
+    here = {**dataclasses.asdict(settings.model), **dataclasses.asdict(audio)}
+    other = [f"{name}: {there.get(name)} -> {here[name]}" for name in here if here[name] != there.get(name)]
+    if other := [line for line in other if not line.startswith("base: ")]:
+        raise ValueError(f"--init {init}: a model with other settings ({'; '.join(other)}); use the same")
 
 
 def heard_rows(data: Dataset) -> torch.Tensor:
@@ -289,7 +299,7 @@ def optimizer_of(network: SayAnything, settings: TrainingSettings) -> torch.opti
         lr=chosen.learning_rate,
         betas=(chosen.beta1, chosen.beta2),
         weight_decay=chosen.weight_decay,
-        fused=settings.run.device == "cuda",
+        fused=True,
     )
 
 
@@ -308,14 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 torch.set_num_threads(settings.run.threads)
             data = open_data(options.data, settings.data, settings.mask)
             recipe = decisive(options.profile, settings, read_curated(options.data, options.profile))
-            if options.init is not None:
-                recipe["init"] = {"sha256": sha256_of(options.init)}
+            init = None if options.init is None else export_of(options.init)
+            recipe["init"] = {"sha256": None if init is None else sha256_of(init)}
             check_recipe(options.run, recipe)
             if options.dry_run:
                 if ranks.first:
                     print(forecast(settings, data, ranks))
                 return 0
-            init = None if options.init is None else SayAnything.load(export_of(options.init))
             trainer = Trainer(recipe, settings, data, options.run, ranks, init)
             write_recipe(options.run, recipe, ranks)
         except (ValueError, OSError) as error:  # ProfileError, DataError, a base that is not there, a full disk
@@ -355,7 +364,7 @@ def parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         metavar="CHECKPOINT",
-        help="begin with the weights of this run or export (same model, same base) instead of the base's",
+        help="begin with this run, export or speaker (the one that comes with the code) instead of the base",
     )
     found.add_argument("--dry-run", action="store_true", help="say what would be trained, how large and how long; stop")
     return found

@@ -1,14 +1,17 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from pipelines import ROOT
 from tests.training.toys import make_base, make_network
-from training.checkpoint import Checkpoints, State, export
+from training.checkpoint import SHIPPED, Checkpoints, State, codec_folder, export, export_of
 from training.distributed import Ranks
+from training.latents import LatentCodec
+from training.linear_codec import fit_codec
 from training.network import SayAnything
 
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
@@ -22,12 +25,44 @@ def make_state(base) -> State:
 
 def test_what_is_exported_is_the_average(tmp_path):
     state = make_state(make_base(tmp_path / "svd"))
-    export(state.network, state.ema, tmp_path / "export", ALONE, {})
-    export(state.network, state.ema, tmp_path / "export", ALONE, {})  # over an older one
+    codec = LatentCodec.load(tmp_path / "svd", ALONE.device, torch.float32)
+    export(state.network, state.ema, codec, tmp_path / "export", ALONE, {})
+    export(state.network, state.ema, codec, tmp_path / "export", ALONE, {})  # over an older one
     loaded = dict(SayAnything.load(tmp_path / "export").named_parameters())
     assert loaded.keys() == state.ema.keys()
     assert all(torch.equal(loaded[name], value) for name, value in state.ema.items())
     assert [path.name for path in tmp_path.glob("*export*")] == ["export"]
+
+
+def test_a_linear_codec_goes_with_what_is_exported_and_a_vae_stays_where_it_is(tmp_path):
+    state = make_state(make_base(tmp_path / "svd"))
+    vae = LatentCodec.load(tmp_path / "svd", ALONE.device, torch.float32)
+    export(state.network, state.ema, vae, tmp_path / "vae", ALONE, {})
+    assert codec_folder(tmp_path / "vae", tmp_path / "svd") == tmp_path / "svd"
+    linear = LatentCodec(fit_codec(torch.rand(8, 3, 16, 16), factor=4, channels=4))
+    export(state.network, state.ema, linear, tmp_path / "linear", ALONE, {})
+    found = LatentCodec.load(codec_folder(tmp_path / "linear", "nowhere"), ALONE.device, torch.float32)
+    pictures = torch.rand(2, 3, 16, 16)
+    assert torch.equal(found.condition(pictures), linear.condition(pictures))
+
+
+def test_half_precision_is_read_as_single(tmp_path):
+    """What is shipped is stored in halves."""
+    state = make_state(make_base(tmp_path / "svd"))
+    state.network.half().save(tmp_path / "halves")
+    assert {p.dtype for p in SayAnything.load(tmp_path / "halves").parameters()} == {torch.float32}
+
+
+def test_what_comes_with_the_code_has_a_name_unless_a_folder_has_it(tmp_path, monkeypatch):
+    state = make_state(make_base(tmp_path / "svd"))
+    codec = LatentCodec.load(tmp_path / "svd", ALONE.device, torch.float32)
+    export(state.network, state.ema, codec, tmp_path / "shipped", ALONE, {})
+    monkeypatch.setitem(SHIPPED, "speaker", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    assert export_of(Path("speaker")) == tmp_path / "shipped"
+    (tmp_path / "speaker").mkdir()
+    with pytest.raises(ValueError, match="neither a training run"):
+        export_of(Path("speaker"))
 
 
 def test_what_is_saved_is_found_again(tmp_path):

@@ -149,7 +149,7 @@ def test_a_run_whose_weights_are_no_numbers_stops_and_names_the_last_good_checkp
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()][-1] == "step-00000002"
 
 
-def test_a_run_may_begin_with_the_weights_of_another_and_ignores_them_when_it_is_continued(command, run, tmp_path):
+def test_a_run_may_begin_with_the_weights_of_another_and_is_continued_by_the_same_command(command, run, tmp_path):
     run(command(tmp_path / "first", "optimizer.steps=3", "optimizer.learning_rate=0.01"))
     init = ("--init", str(tmp_path / "first"))
     run(command(tmp_path / "second", "optimizer.steps=1", "optimizer.learning_rate=0.0", options=init))
@@ -157,7 +157,9 @@ def test_a_run_may_begin_with_the_weights_of_another_and_ignores_them_when_it_is
     assert all(torch.equal(before[name], after[name]) for name in before)
     run(command(tmp_path / "plain", "optimizer.steps=1", "optimizer.learning_rate=0.0"))
     assert any(not torch.equal(before[name], value) for name, value in exported(tmp_path / "plain").items())
-    run(command(tmp_path / "second", "optimizer.steps=2", "optimizer.learning_rate=0.0"))
+    run(command(tmp_path / "second", "optimizer.steps=2", "optimizer.learning_rate=0.0", options=init))
+    said = run(command(tmp_path / "second", "optimizer.steps=3", "optimizer.learning_rate=0.0"), code=2)
+    assert "begun with other settings (init.sha256" in said
     run(command(tmp_path / "third", "optimizer.steps=3", "optimizer.learning_rate=0.02"))
     said = run(command(tmp_path / "second", "optimizer.steps=3", "optimizer.learning_rate=0.0",
                        options=("--init", str(tmp_path / "third"))), code=2)  # fmt: skip
@@ -167,7 +169,7 @@ def test_a_run_may_begin_with_the_weights_of_another_and_ignores_them_when_it_is
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["--init", "/nowhere"], "neither a training run nor an exported model"),
-     (["--init", "FIRST", "--set", "model.audio_joined=false"], "its unet has other settings (cross_attention_dim")],
+     (["--init", "FIRST", "--set", "model.audio_joined=false"], "other settings (audio_joined: True -> False)")],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused(command, run, tmp_path, words, message):
     run(command(tmp_path / "first", "optimizer.steps=1"))
