@@ -1,9 +1,12 @@
-"""The main job from nothing: draw talkers, curate them, train a speaker, let it speak, and measure whether it does.
+"""The main job: draw talkers, curate them, train a speaker on them, let it speak, and measure whether it does.
 
     python -m demo.run --output demo/output
+    python -m demo.run --output FOLDER --from-nothing
 
-Says first what it will do and how long each part takes on two quiet cores. Every part continues where it was
-interrupted and does nothing when it is done, so the same command may be given again at any time.
+The training goes on from the speaker that comes with the code (training/speaker), so that minutes are enough; with
+--from-nothing it begins with random weights. Says first what it will do and how long each part takes on two quiet
+cores. Every part continues where it was interrupted and does nothing when it is done, so the same command may be given
+again at any time.
 """
 
 import argparse
@@ -22,11 +25,14 @@ from rich.table import Table
 from pipelines import ROOT
 
 PEOPLE = ("0", "7", "11", "18", "21", "23", "85", "60")  # seven of them are in the described corpus as well
-TALKERS, TALKER_S, TRAIN_SEED = 24, 30, 11
+FINE_TUNED, FROM_NOTHING = (8, 20), (24, 30)  # talkers and their seconds
+TRAIN_SEED = 11
 CLOSE = ("--size", "640", "--people", *PEOPLE)
-CLIPS, CLIP_S, TEST_SEED = 24, 5, 12  # of the same people with sentences that are never trained on
+CLIPS, CLIP_S, TEST_SEED = 20, 4, 12  # of the same people with sentences that are never trained on
 SHOWN, HEARD = "talker_0001", "talker_0012"  # who is shown at the end, and whose sentence he or she then speaks
 RANKS = 2
+FINE_TUNING = ("optimizer.steps=300", "optimizer.learning_rate=1.0e-3", "optimizer.warmup_steps=20",
+               "run.validate_every=100")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Part:
         return all(path.stat().st_mtime < self.makes.stat().st_mtime for path in self.of.glob("*"))
 
 
-def plan(output: Path) -> list[Part]:
-    """Return the parts in order."""
+def plan(output: Path, from_nothing: bool = False) -> list[Part]:
+    """Return the parts in order; `from_nothing` trains without the speaker that comes with the code."""
     described, train, test, curated, base, run = (
         str(output / name) for name in ("videos", "speaking", "unheard", "curated", "base", "run")
     )
@@ -64,16 +70,27 @@ def plan(output: Path) -> list[Part]:
         what = f"draw {count} talkers of {seconds} s, sentences to {script}"
         return part(what, count * seconds / 180, "-m", "demo.corpus", "--output", folder, *CLOSE, *words)
 
+    def learn(what: str, minutes: float, *words: str) -> Part:
+        command = (*torchrun, "training/train.py", *embedded, "--data", curated, "--output", run)
+        return part(f"{what}, {ranks} processes", minutes, *command, *words)
+
+    if from_nothing:
+        drawn = draw(train, *FROM_NOTHING, "train", TRAIN_SEED)
+        learned = [
+            part("fit the codec and make the base", 0.5, "-m", "demo.base", "--data", curated, "--output", base),
+            learn("train a speaker", 23, "--set", f"model.base={base}"),
+        ]
+    else:
+        drawn = draw(train, *FINE_TUNED, "train", TRAIN_SEED)
+        settings = [word for setting in FINE_TUNING for word in ("--set", setting)]
+        learned = [learn("train the speaker of training/speaker on them", 4, "--init", "speaker", *settings)]
     return [
         part("draw 30 videos with known faults and merits", 8, "-m", "demo.corpus", "--output", described),
-        draw(train, TALKERS, TALKER_S, "train", TRAIN_SEED),
+        drawn,
         draw(test, CLIPS, CLIP_S, "test", TEST_SEED),
         part("curate: raw video to shards, manifest and report", 5,
              "curation/run.py", *embedded, "--videos", described, train, "--output", curated),
-        part("fit the codec and make the base", 0.5, "-m", "demo.base", "--data", curated, "--output", base),
-        part(f"train the speaker, {ranks} processes", 23,
-             *torchrun, "training/train.py", *embedded, "--data", curated, "--output", run,
-             "--set", f"model.base={base}"),
+        *learned,
         part("let a talker speak a sentence that was never trained on", 0.5,
              "training/generate.py", "--checkpoint", run, "--video", shown, "--audio", heard, "--output", str(made),
              makes=made, of=trained),
@@ -95,8 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m demo.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=ROOT / "demo" / "output", help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--from-nothing", action="store_true", help="train without the speaker that comes with the code"
+    )
     options = parser.parse_args(arguments)
-    console, parts = Console(), plan(options.output.absolute())
+    console, parts = Console(), plan(options.output.absolute(), options.from_nothing)
     total = sum(each.minutes for each in parts)
     console.print(
         f"{len(parts)} parts, about {total:.0f} minutes on two quiet cores the first time; faces are kept in the cache"

@@ -9,8 +9,9 @@ from demo import run
 from pipelines import ROOT
 
 
-def test_what_is_measured_is_never_trained_on(tmp_path: Path):
-    parts = {part.what: part.command for part in run.plan(tmp_path)}
+@pytest.mark.parametrize("from_nothing", [False, True])
+def test_what_is_measured_is_never_trained_on(from_nothing: bool, tmp_path: Path):
+    parts = {part.what: part.command for part in run.plan(tmp_path, from_nothing)}
     drawn = [command for command in parts.values() if "demo.corpus" in command and "--script" in command]
     scripts = {value_of(command, "--script"): value_of(command, "--output") for command in drawn}
     assert set(scripts) == {"train", "test"}
@@ -24,10 +25,12 @@ def value_of(command: tuple[str, ...], option: str) -> str:
     return command[command.index(option) + 1]
 
 
-@pytest.mark.parametrize("number", range(9))
-def test_every_command_of_the_demo_is_one_that_exists(number: int, tmp_path: Path, monkeypatch, capsys):
+@pytest.mark.parametrize(("from_nothing", "number"), [*((False, n) for n in range(8)), (True, 4), (True, 5)])
+def test_every_command_of_the_demo_is_one_that_exists(
+    from_nothing: bool, number: int, tmp_path: Path, monkeypatch, capsys
+):
     """With --help in place of its work; an unknown option is an error of argparse before that."""
-    words = run.plan(tmp_path)[number].command[1:]
+    words = run.plan(tmp_path, from_nothing)[number].command[1:]
     if "torch.distributed.run" in words:
         words = words[words.index("training/train.py") :]
     monkeypatch.chdir(ROOT)
