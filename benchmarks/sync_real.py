@@ -31,7 +31,7 @@ from models.face_landmarks import FaceLandmarks
 from models.lip_probe import WHISPER_LAYER, LipProbe
 from models.mouth import mouth_channels
 from models.whisper_features import WhisperFeatures
-from training.generate import Generator, Job, Options
+from training.generator import Generator, Job, Options
 
 LONG_SIDE = 640  # of the frames in which landmarks are looked for
 WHISPER = "whisper_tiny_en"  # what the probe was fitted on

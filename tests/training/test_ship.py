@@ -6,10 +6,10 @@ import yaml
 from tests.training.toys import FACTOR, make_base, make_network
 from training import ship
 from training.checkpoint import SETTINGS, export
+from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.linear_codec import fit_codec
 from training.network import SayAnything
-from training.ranks import Ranks
 
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 
