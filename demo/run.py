@@ -1,12 +1,11 @@
 """The main job: draw talkers, curate them, train a speaker on them, let it speak, and measure whether it does.
 
     python -m demo.run --output demo/output
-    python -m demo.run --output FOLDER --from-nothing
 
-The training goes on from the speaker that comes with the code (training/speaker), so that minutes are enough; with
---from-nothing it begins with random weights. Says first what it will do and how long each part takes on two quiet
-cores. Every part continues where it was interrupted and does nothing when it is done, so the same command may be given
-again at any time.
+The training begins with random weights, or goes on from the speaker that comes with the code, in minutes, once there
+is one (training/speaker; --from-nothing leaves it aside). Says first what it will do and how long each part takes on
+two quiet cores. Every part continues where it was interrupted and does nothing when it is done, so the same command may
+be given again at any time.
 """
 
 import argparse
@@ -116,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--from-nothing", action="store_true", help="train without the speaker that comes with the code"
     )
     options = parser.parse_args(arguments)
-    console, parts = Console(), plan(options.output.absolute(), options.from_nothing)
+    from_nothing = options.from_nothing or not (ROOT / "training" / "speaker").is_dir()
+    console, parts = Console(), plan(options.output.absolute(), from_nothing)
     total = sum(each.minutes for each in parts)
     console.print(
         f"{len(parts)} parts, about {total:.0f} minutes on two quiet cores the first time; faces are kept in the cache"

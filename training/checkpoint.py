@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00001000/    torch.distributed.checkpoint: parameters, AdamW, EMA, counters, random state
     RUN/export/                       the averaged weights as diffusers models (safetensors), for generate.py
-    training/speaker/                 an export that comes with the code; `--checkpoint speaker`
+    training/speaker/                 where an export that comes with the code lies (ship.py); `--checkpoint speaker`
 
 torch.distributed.checkpoint keeps its table of contents as a pickle: resume only runs that you or yours wrote. What is
 meant to be passed on is the export.
