@@ -4,6 +4,7 @@ generator.py   the network that draws a face, one style per layer
 geometry.py    mouth, pose and eye measurements on 478 landmarks
 directions.py  learns which style changes move the mouth and nothing else
 faces.py       one identity: base picture, mouth grid, eyelids; the vetted seeds; `python -m demo.faces`
+solved.npz     what the search found about each of them: a few numbers per mouth shape, and no picture
 speech.py      text -> sound with phoneme times -> mouth opening and width over time
 piper_child.py the process that runs piper-tts
 recordings.py  a real voice -> its phoneme times, by warping piper's onto it

@@ -480,7 +480,7 @@ def _start_worker() -> None:
 
 
 def _build_face(person: int, _output: Path) -> None:
-    faces.open_sculptor().build(person).save(faces.cache_path(person))
+    faces.build_identity(person, faces.open_sculptor(), faces.load_solutions()).save(faces.cache_path(person))
 
 
 def _build_video(job: Job, output: Path) -> None:

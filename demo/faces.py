@@ -5,15 +5,23 @@ style space bring the landmarks of the face to the wanted opening and width. The
 the lower face of each is kept, blended into the one portrait. What that gives up: cheeks and brows do not move, teeth
 are always the upper row, and a beard may change with the mouth (VETTED leaves those people out).
 
+The search takes two thirds of the time, and all it finds is a few numbers: solved.npz keeps them for the people below,
+who are drawn from it and measured again.
+
     python -m demo.faces learn            directions.npz again, from the generator alone (about 10 CPU minutes)
     python -m demo.faces build 0 5 7      identities into the cache, with what the acceptance test says
     python -m demo.faces sheet 0 5 7 -o sheet.png
+    python -m demo.faces portraits 130 199 -o sheet.png     who might be worth it, before anything is solved
+    python -m demo.faces keep             the solutions of all the people below from the cache into solved.npz
 """
 
 import argparse
+import logging
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +32,11 @@ from rich.progress import track
 import weights
 from demo import directions as learned
 from demo.directions import Directions, stubble_energy
-from demo.generator import IMAGE_SIZE, WEIGHTS, Generator, half_size, truncate
+from demo.generator import FACE, IMAGE_SIZE, WEIGHTS, Generator, half_size, truncate
 from demo.geometry import MOUTH, RIGID, align, eye_distance, eye_height, measure_mouth, pose
 from models.face_landmarks import FACE_OVAL, FaceLandmarks
+
+log = logging.getLogger(__name__)
 
 # Adults, frontal, nothing before the mouth, no beard that comes and goes. Every one was looked at: portrait and grid.
 # Looked at and refused: 25 52 64 71 107 (a moustache or goatee in some nodes), 9 (looks like a child).
@@ -36,14 +46,20 @@ VETTED = {
 }  # fmt: skip
 # The people a speaker model is measured on; none of them is ever in its training.
 STRANGERS = {
-    114: "high", 116: "low", 118: "high", 121: "high", 124: "low", 125: "low",
+    114: "high", 116: "low", 118: "high", 121: "high", 125: "low",
+    174: "low", 306: "high", 355: "high", 366: "low", 410: "high",
 }  # fmt: skip
 # All the people a speaker model is trained on: here a beard may vary a little with the mouth.
 SPEAKERS = VETTED | {
-    117: "low",
+    117: "low", 146: "low", 156: "high", 187: "high", 210: "high", 226: "high", 237: "high", 247: "high",
+    293: "high", 312: "high", 378: "high", 413: "high",
 }  # fmt: skip
-# Looked at and refused for both: 110 113 119 123 127 129 (look under age), 112 (a goatee that vanishes as the mouth
-# opens), 126 (dark patches for closed eyes). Not frontal: 111 115 120 122 128.
+# Looked at and refused for both. The grid: 112 (a goatee that vanishes as the mouth opens), 124 (a hand at the chin
+# cuts it), 126 (dark patches for closed eyes), 155 (eyes hardly open), 195 (a moustache and stubble
+# when the mouth is rounded), 282 (a moustache grows when it opens), 315 (grey whiskers come and go).
+# The portrait: 110 113 119 123 127 129 131 133 134 137 142 145 148 162 163 182 184 188 203 207 208 217 228 253 272 278
+# 284 298 299 304 308 334 397 418 (look under age, or may be), 164 241 322 324 331 (dark glasses), 145 (a hand).
+# Not frontal: whoever `portraits` leaves out, among them 111 115 120 122 128.
 GROUPS = {"vetted": VETTED, "speakers": SPEAKERS, "strangers": STRANGERS}
 PITCHES = {"high": (1.15, 1.32), "low": (0.9, 1.04)}  # of the one voice, per kind of person
 
@@ -54,6 +70,7 @@ PUCKER, SPREAD = 0.075, 0.055  # width below and above neutral at -1 and +1
 MOVED_LAYERS = slice(2, 11)  # 8 to 64 px: mouth shape lives here; other layers would move background and hair
 NEUTRAL_WIDTH, NEUTRAL_OPENING = 0.60, 0.015
 ANCHOR_OPENING = 0.05  # closed lips have no slope to follow: the Jacobian is taken where the mouth is a little open
+OPENING = np.eye(len(MOUTH))[0]  # coefficients of one unit of opening alone
 PROBE_STEP = 0.4
 TOLERANCE = np.array([0.008, 0.012, 0.02, 0.012, 0.015, 0.03])  # sigma of the six numbers of MOUTH
 DAMPING, PULL = 0.6, 0.12
@@ -63,11 +80,26 @@ SURROUNDINGS = 64  # pixels around a patch whose light is compared
 LIGHT_STEP = 40  # grey levels; a larger difference is not light
 NODE_CALLS, CLOSE_ENOUGH = 3, 0.9  # pictures per node at most; enough when opening and width are within this many sigma
 CLOSED_EYES, EYE_STEPS = 0.42, 12  # of the open height, and steps to get there; further the eyelid breaks
-CACHE_VERSION = 2
+FRONTAL = np.array([12, 11, 3])  # yaw, pitch, roll in degrees
+PORTRAIT_TILE, PORTRAIT_COLUMNS = 190, 10
+CACHE_VERSION = 3
+
+SOLVED = Path(__file__).with_name("solved.npz")
+SOLUTION_PREFIX = "solution_"
 
 CHIN = (379, 378, 400, 377, 152, 148, 176, 149, 150)
 CHEEKS_AND_NOSE = (207, 427, 216, 436, 98, 2, 327)
 EYES = ((33, 133, 159, 145), (362, 263, 386, 374))
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the search found about one seed: all that its identity is drawn from, and no picture."""
+
+    neutral: np.ndarray  # [2] float32 steps along the directions `narrow` and `shut` to the neutral base
+    anchor: float  # coefficient of `opening` at which the mouth is a little open
+    mouths: np.ndarray  # [8, 5, 6] float16 coefficients of the mouth directions, opening x width
+    eyes: np.ndarray  # [3] uint8 steps of the closing eyes
 
 
 @dataclass(frozen=True)
@@ -85,13 +117,16 @@ class Identity:
     eye_origin: np.ndarray  # [2]
     eyes: np.ndarray  # [4, h, w, 3] uint8, open to closed
     eye_heights: np.ndarray  # [4]
+    solution: Solution
 
     def save(self, path: Path) -> None:
         """Writes one file by rename, so that a half-written one is never read."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         with partial.open("wb") as file:
-            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+            arrays: dict[str, Any] = {**vars(self)}
+            found = vars(arrays.pop("solution"))
+            np.savez_compressed(file, **arrays, **{SOLUTION_PREFIX + name: value for name, value in found.items()})
         partial.replace(path)
 
 
@@ -113,8 +148,27 @@ def load_identity(path: Path) -> Identity:
     """An identity saved before."""
     with np.load(path, allow_pickle=False) as arrays:
         values: dict[str, Any] = dict(arrays)
+    found = {f.name: values.pop(SOLUTION_PREFIX + f.name) for f in fields(Solution)}
     values["seed"] = int(values["seed"])
-    return Identity(**values)
+    return Identity(**values, solution=_solution(found))
+
+
+def load_solutions(path: Path = SOLVED) -> dict[int, Solution]:
+    """What is known of each seed without any search: the table that comes with the repository."""
+    with np.load(path, allow_pickle=False) as table:
+        rows = [{f.name: table[f.name][i] for f in fields(Solution)} for i in range(len(table["seed"]))]
+        return {int(seed): _solution(row) for seed, row in zip(table["seed"], rows, strict=True)}
+
+
+def save_solutions(solutions: dict[int, Solution], path: Path = SOLVED) -> None:
+    """Writes the table, a row per seed in their order: about 1 KB each."""
+    chosen = [solutions[seed] for seed in sorted(solutions)]
+    columns = {f.name: np.stack([np.asarray(getattr(s, f.name)) for s in chosen]) for f in fields(Solution)}
+    np.savez(path, allow_pickle=False, seed=np.array(sorted(solutions)), **columns)
+
+
+def _solution(row: dict[str, np.ndarray]) -> Solution:
+    return Solution(row["neutral"], float(row["anchor"]), row["mouths"], row["eyes"])
 
 
 def cache_path(seed: int) -> Path:
@@ -126,7 +180,7 @@ def cache_path(seed: int) -> Path:
 class Sight:
     """What the portrait looks like with some coefficients."""
 
-    coefficients: np.ndarray  # [6] of the mouth directions
+    coefficients: np.ndarray  # [6] of the mouth directions, float64 that float16 can hold
     picture: np.ndarray  # of the mouth patch
     mouth: np.ndarray  # [6] numbers of MOUTH measured on the whole portrait; NaN without a face
     stubble: float  # mean change of stubble energy against the portrait
@@ -138,12 +192,18 @@ See = Callable[[np.ndarray], Sight]
 class Sculptor:
     """Draws, measures and solves: holds the networks and the directions."""
 
-    def __init__(self, generator: Generator, landmarks: FaceLandmarks, directions: Directions):
-        self.generator, self.landmarks, self.directions = generator, landmarks, directions
+    def __init__(self, generator: Generator, landmarks: FaceLandmarks, directions: Directions, usual: np.ndarray):
+        self.generator, self.landmarks, self.directions, self.usual = generator, landmarks, directions, usual
 
     def draw(self, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The picture of a style and its landmarks [478, 3] in the picture's pixels (NaN: no face)."""
         image = self.generator.render(styles)
+        return image, self.find_points(image)
+
+    def draw_face(self, styles: np.ndarray, portrait: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `draw`, but only the face is drawn: the rest is the portrait's. It takes half the time."""
+        image = portrait.copy()
+        image[FACE] = self.generator.render_face(styles)
         return image, self.find_points(image)
 
     def find_points(self, image: np.ndarray) -> np.ndarray:
@@ -154,20 +214,25 @@ class Sculptor:
         """The six numbers of MOUTH; NaN without a face."""
         return measure_mouth(points, self.directions.reference)
 
-    def neutral_base(self, seed: int) -> np.ndarray:
-        """The style of a seed with the grin taken off: closed lips of ordinary width, [23, 512]."""
-        d = self.directions
-        style = np.tile(truncate(self.generator.style(seed), d.mean_style), (23, 1))
+    def base(self, seed: int, neutral: np.ndarray) -> np.ndarray:
+        """The style of a seed, `neutral` steps along the directions `narrow` and `shut` away: [23, 512]."""
+        style = np.tile(truncate(self.generator.style(seed), self.directions.mean_style), (23, 1))
+        style[MOVED_LAYERS] += neutral @ np.stack([self.directions.narrow, self.directions.shut])
+        return style.astype(np.float32)
+
+    def _find_neutral(self, seed: int) -> np.ndarray:
+        """The steps that take the grin off: closed lips of ordinary width."""
+        neutral = np.zeros(2, np.float32)
         for _ in range(3):
-            opening, width = self.mouth(self.draw(style)[1])[:2]
+            opening, width = self.mouth(self.draw(self.base(seed, neutral))[1])[:2]
             if not np.isfinite(opening):
                 raise ValueError(f"seed {seed}: no face found in the portrait; choose another seed")
             narrow = np.clip((width - NEUTRAL_WIDTH) / 0.1, 0, 1.2)
             shut = np.clip((opening - NEUTRAL_OPENING) / 0.1, -0.3, 1.2)
             if narrow < 0.1 and abs(shut) < 0.05:
                 break
-            style[MOVED_LAYERS] += 0.8 * (narrow * d.narrow + shut * d.shut)
-        return style.astype(np.float32)
+            neutral += np.array([0.8 * narrow, 0.8 * shut], np.float32)
+        return neutral
 
     def moved(self, base: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """The base style with the mouth directions added to the layers that shape mouths."""
@@ -175,94 +240,145 @@ class Sculptor:
         styles[MOVED_LAYERS] += (coefficients @ self.directions.mouth).astype(np.float32)
         return styles
 
-    def _anchor(self, base: np.ndarray) -> np.ndarray:
-        """Coefficients of a slightly open mouth."""
-        anchor = np.zeros(len(MOUTH))
+    def _find_anchor(self, base: np.ndarray) -> float:
+        """The coefficient of `opening` at which the mouth is a little open."""
+        anchor, (portrait, points) = 0.0, self.draw(base)
         for _ in range(9):
-            if self.mouth(self.draw(self.moved(base, anchor))[1])[0] >= ANCHOR_OPENING:
+            if self.mouth(points)[0] >= ANCHOR_OPENING:
                 break
-            anchor[0] += 0.5
+            anchor += 0.5
+            points = self.draw_face(self.moved(base, anchor * OPENING), portrait)[1]
         return anchor
 
-    def _solve_grid(self, see: See, targets: np.ndarray, anchor: np.ndarray) -> dict[tuple[int, int], Sight]:
-        """The best sight of every node (row, column), each started from its neighbour's solution."""
-        jacobian = np.zeros((len(MOUTH), len(MOUTH)))
-        for k, step in enumerate(PROBE_STEP * np.eye(len(MOUTH))):
-            jacobian[:, k] = (see(anchor + step).mouth - see(anchor - step).mouth) / (2 * PROBE_STEP) / TOLERANCE
-        at_anchor = see(anchor)
-        found: dict[tuple[int, int], Sight] = {}
-        middle = len(OPENINGS) // 2
-        for column in (2, 1, 0, 3, 4):
-            for row in (*range(middle, len(OPENINGS)), *reversed(range(middle))):
-                towards_middle = (row - 1 if row > middle else row + 1, column)
-                beside = (row, column + 1 if column < 2 else column - 1)
-                neighbour = found.get(towards_middle if row != middle else beside)
-                start = neighbour if neighbour is not None else at_anchor
-                found[row, column], jacobian = _solve_node(see, targets[row, column], start, anchor, jacobian)
-        return found
-
-    def _close_eyes(self, base: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-        """Three pictures from open to closed eyes with their landmarks, and the eye heights [4] with the open one."""
-        reference = self.directions.reference
-
-        def height(points: np.ndarray) -> float:
-            return eye_height(align(points, reference)[0]) if np.isfinite(points).all() else np.inf
-
-        open_height = height(self.draw(base)[1])
-        path = []
-        for step in range(1, EYE_STEPS + 1):
-            styles = base.copy()
-            styles[MOVED_LAYERS] += 0.35 * step * self.directions.close_eyes
-            image, points = self.draw(styles)
-            path.append((image, points, height(points)))
-            if path[-1][2] < CLOSED_EYES * open_height:
-                break
-        heights = np.array([level[2] for level in path])
-        wanted = open_height + (heights.min() - open_height) * np.array([0.4, 0.7, 1.0])
-        kept = [path[int(np.abs(heights - h).argmin())] for h in wanted]
-        return [k[:2] for k in kept], np.array([open_height, *(k[2] for k in kept)])
-
-    def build(self, seed: int) -> Identity:
-        """Everything about one seed: about 130 pictures drawn, 45 CPU seconds."""
-        base = self.neutral_base(seed)
-        portrait, points = self.draw(base)
-        anchor = self._anchor(base)
-        wide_open = self.draw(self.moved(base, anchor * FULL_OPENING / ANCHOR_OPENING))[1]
-        mouth_patch = Patch(portrait, points, lower_face_mask(points, [points, wide_open]))
-        quiet = stubble_energy(portrait, points)
-
-        def see(coefficients: np.ndarray) -> Sight:
-            # Judged as it will be shown: landmarks of a drawn face and of its mouth in the portrait differ.
-            picture = mouth_patch.blend(*self.draw(self.moved(base, coefficients)))
-            whole = mouth_patch.on_portrait(picture)
-            seen = self.find_points(whole)
-            stubble = np.abs(stubble_energy(whole, seen) - quiet).mean() if np.isfinite(seen).all() else np.inf
-            return Sight(coefficients, picture, self.mouth(seen), float(stubble))
-
-        targets = node_targets(self.mouth(points))
-        nodes = self._solve_grid(see, targets, anchor)
+    def solve(self, seed: int) -> tuple[Solution, "Sitter"]:
+        """Search what an identity is drawn from: about 110 pictures, which the sitter remembers."""
+        neutral = self._find_neutral(seed)
+        base = self.base(seed, neutral)
+        anchor = self._find_anchor(base)
+        sitter = Sitter(self, base, anchor)
+        nodes = _solve_grid(sitter.see, sitter.targets, anchor * OPENING, self.usual)
         shape = len(OPENINGS), len(WIDTHS)
-        sights = [nodes[index] for index in np.ndindex(shape)]
-        eye_patch = Patch(portrait, points, eye_mask(points))
-        closing, heights = self._close_eyes(base)
-        eyes = [eye_patch.cut(portrait), *(eye_patch.blend(*picture) for picture in closing)]
+        mouths = np.array([nodes[index].coefficients for index in np.ndindex(shape)], np.float16)
+        return Solution(neutral, anchor, mouths.reshape(*shape, -1), sitter.find_eye_steps()), sitter
+
+    def build(self, seed: int, solution: Solution | None = None) -> Identity:
+        """Everything about one seed: drawn from its solution, 45 pictures; without one it is searched for first."""
+        if solution is None:
+            solution, sitter = self.solve(seed)
+        else:
+            sitter = Sitter(self, self.base(seed, solution.neutral), solution.anchor)
+        shape = len(OPENINGS), len(WIDTHS)
+        sights = [sitter.see(solution.mouths[index]) for index in np.ndindex(shape)]
+        closing = [sitter.close_eyes(step) for step in solution.eyes.tolist()]
+        eye_patch = Patch(sitter.portrait, sitter.points, eye_mask(sitter.points))
         return Identity(
             seed=seed,
-            portrait=portrait,
-            points=points,
-            mouth_origin=mouth_patch.origin,
+            portrait=sitter.portrait,
+            points=sitter.points,
+            mouth_origin=sitter.patch.origin,
             mouths=np.stack([s.picture for s in sights]).reshape(*shape, *sights[0].picture.shape),
-            mouth_targets=targets,
+            mouth_targets=sitter.targets,
             mouth_measured=np.stack([s.mouth for s in sights]).reshape(*shape, -1),
             mouth_stubble=np.array([s.stubble for s in sights]).reshape(shape),
             eye_origin=eye_patch.origin,
-            eyes=np.stack(eyes),
-            eye_heights=heights,
+            eyes=np.stack([eye_patch.cut(sitter.portrait), *(eye_patch.blend(*drawn) for drawn in closing)]),
+            eye_heights=np.array([sitter.eye_height(points) for points in (sitter.points, *(p for _, p in closing))]),
+            solution=solution,
         )
 
 
-def _solve_node(see: See, target: np.ndarray, start: Sight, anchor: np.ndarray, jacobian: np.ndarray):
-    """The best sight on the way from a neighbour to a node by damped Gauss-Newton, and the Jacobian as then known."""
+class Sitter:
+    """One person before the sculptor: the portrait, and every picture of it drawn so far."""
+
+    def __init__(self, sculptor: Sculptor, base: np.ndarray, anchor: float):
+        self._sculptor, self._base = sculptor, base
+        self.portrait, self.points = sculptor.draw(base)
+        wide_open = self._draw(sculptor.moved(base, anchor * OPENING * FULL_OPENING / ANCHOR_OPENING))[1]
+        self.patch = Patch(self.portrait, self.points, lower_face_mask(self.points, [self.points, wide_open]))
+        self.targets = node_targets(sculptor.mouth(self.points))
+        self._quiet = stubble_energy(self.portrait, self.points)
+        self._sights: dict[bytes, Sight] = {}
+        self._closed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def _draw(self, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._sculptor.draw_face(styles, self.portrait)
+
+    def see(self, coefficients: np.ndarray) -> Sight:
+        """The portrait with this mouth. Coefficients are rounded to what is kept of them, float16."""
+        coefficients = coefficients.astype(np.float16)
+        key = coefficients.tobytes()
+        if key not in self._sights:
+            self._sights[key] = self._see(coefficients.astype(np.float64))
+        return self._sights[key]
+
+    def _see(self, coefficients: np.ndarray) -> Sight:
+        # Judged as it will be shown: landmarks of a drawn face and of its mouth in the portrait differ.
+        picture = self.patch.blend(*self._draw(self._sculptor.moved(self._base, coefficients)))
+        whole = self.patch.on_portrait(picture)
+        seen = self._sculptor.find_points(whole)
+        stubble = np.abs(stubble_energy(whole, seen) - self._quiet).mean() if np.isfinite(seen).all() else np.inf
+        return Sight(coefficients, picture, self._sculptor.mouth(seen), float(stubble))
+
+    def eye_height(self, points: np.ndarray) -> float:
+        """The opening of both eyes together; inf without a face."""
+        if not np.isfinite(points).all():
+            return np.inf
+        return eye_height(align(points, self._sculptor.directions.reference)[0])
+
+    def close_eyes(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The person some steps towards closed eyes, and the landmarks."""
+        if step not in self._closed:
+            styles = self._base.copy()
+            styles[MOVED_LAYERS] += 0.35 * step * self._sculptor.directions.close_eyes
+            self._closed[step] = self._draw(styles)
+        return self._closed[step]
+
+    def find_eye_steps(self) -> np.ndarray:
+        """The three steps whose eyes are .4, .7 and all of the way from open to closed."""
+        open_height, heights = self.eye_height(self.points), []
+        for step in range(1, EYE_STEPS + 1):
+            heights.append(self.eye_height(self.close_eyes(step)[1]))
+            if heights[-1] < CLOSED_EYES * open_height:
+                break
+        path = np.array(heights)
+        wanted = open_height + (path.min() - open_height) * np.array([0.4, 0.7, 1.0])
+        return np.array([1 + np.abs(path - height).argmin() for height in wanted], np.uint8)
+
+
+def _solve_grid(see: See, targets: np.ndarray, anchor: np.ndarray, usual: np.ndarray) -> dict[tuple[int, int], Sight]:
+    """The best sight of every node (row, column), each started from its neighbour's solution.
+
+    The first step from there is the one that other people needed: `usual` holds their mean coefficients [8, 5, 6].
+    """
+    jacobian = np.zeros((len(MOUTH), len(MOUTH)))
+    for k, step in enumerate(PROBE_STEP * np.eye(len(MOUTH))):
+        jacobian[:, k] = (see(anchor + step).mouth - see(anchor - step).mouth) / (2 * PROBE_STEP) / TOLERANCE
+    at_anchor = see(anchor)
+    found: dict[tuple[int, int], Sight] = {}
+    middle, centre = len(OPENINGS) // 2, len(WIDTHS) // 2
+    for column in (*range(centre, -1, -1), *range(centre + 1, len(WIDTHS))):
+        for row in (*range(middle, len(OPENINGS)), *reversed(range(middle))):
+            towards_middle = (row - 1 if row > middle else row + 1, column)
+            beside = (row, column + 1 if column < centre else column - 1)
+            nearest = towards_middle if row != middle else beside
+            start = found.get(nearest, at_anchor)
+            step = usual[row, column] - usual[nearest] if nearest in found else None
+            found[row, column], jacobian = _solve_node(see, targets[row, column], start, anchor, jacobian, step)
+    return found
+
+
+def _solve_node(
+    see: See,
+    target: np.ndarray,
+    start: Sight,
+    anchor: np.ndarray,
+    jacobian: np.ndarray,
+    step: np.ndarray | None = None,
+) -> tuple[Sight, np.ndarray]:
+    """The best sight on the way from a neighbour to a node by damped Gauss-Newton, and the Jacobian as then known.
+
+    With a `step`, the first is that one.
+    """
     best, best_error, sight = start, np.inf, start
     for call in range(NODE_CALLS + 1):
         residual = (target - sight.mouth) / TOLERANCE
@@ -271,17 +387,18 @@ def _solve_node(see: See, target: np.ndarray, start: Sight, anchor: np.ndarray, 
             best, best_error = sight, error
         if error < CLOSE_ENOUGH or call == NODE_CALLS:
             break
-        pull = PULL * (sight.coefficients - anchor)
-        pull[0] = 0
-        step = np.linalg.solve(jacobian.T @ jacobian + DAMPING * np.eye(len(MOUTH)), jacobian.T @ residual - pull)
+        if step is None or call > 0:
+            pull = PULL * (sight.coefficients - anchor)
+            pull[0] = 0
+            step = np.linalg.solve(jacobian.T @ jacobian + DAMPING * np.eye(len(MOUTH)), jacobian.T @ residual - pull)
         coefficients = np.clip(sight.coefficients + np.clip(step, -1, 1), -3, COEFFICIENT_LIMITS)
-        step = coefficients - sight.coefficients
         before, sight = sight, see(coefficients)
         if not np.isfinite(sight.mouth).all():
             break
         if sight.mouth[0] > PARTED:  # Broyden; closed lips teach nothing
+            taken = sight.coefficients - before.coefficients
             change = (sight.mouth - before.mouth) / TOLERANCE
-            jacobian = jacobian + np.outer(change - jacobian @ step, step) / max(step @ step, 0.05)
+            jacobian = jacobian + np.outer(change - jacobian @ taken, taken) / max(taken @ taken, 0.05)
     return best, jacobian
 
 
@@ -401,9 +518,11 @@ def _disc(radius: float) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
+@cache
 def open_sculptor() -> Sculptor:
     """The networks from the weights cache and the repository's directions; raises WeightsError if one is missing."""
-    return Sculptor(*_open_networks(), learned.load())
+    usual = np.stack([s.mouths for s in load_solutions().values()]).astype(np.float64).mean(0)
+    return Sculptor(*_open_networks(), learned.load(), usual)
 
 
 def _open_networks() -> tuple[Generator, FaceLandmarks]:
@@ -411,15 +530,30 @@ def _open_networks() -> tuple[Generator, FaceLandmarks]:
     return Generator(*[files[name] for name in WEIGHTS]), FaceLandmarks(files["face_landmarker"])
 
 
+def _is_frontal(points: np.ndarray, reference: np.ndarray) -> bool:
+    return bool((np.abs(pose(align(points, reference)[1])) <= FRONTAL).all())
+
+
 def problems(identity: Identity, directions: Directions) -> list[str]:
     """Why this identity should not be used; empty if it passes. Child-like faces are not found by it: look at them."""
     found = []
     aligned, rotation = align(identity.points, directions.reference)
-    yaw, pitch, roll = pose(rotation)
-    if abs(yaw) > 12 or abs(pitch) > 11 or abs(roll) > 3:
+    if not _is_frontal(identity.points, directions.reference):
+        yaw, pitch, roll = pose(rotation)
         found.append(f"not frontal: yaw {yaw:.0f}, pitch {pitch:.0f}, roll {roll:.0f} degrees")
     if eye_height(aligned) < 0.11:
         found.append(f"eyes not open: {eye_height(aligned):.3f}")
+    found += mouth_problems(identity)
+    if identity.eye_heights[-1] > 0.65 * identity.eye_heights[0]:
+        found.append("eyes do not close")
+    if identity.mouth_stubble.mean() > 1.2:
+        found.append(f"beard comes and goes: {identity.mouth_stubble.mean():.1f} grey levels")
+    return found
+
+
+def mouth_problems(identity: Identity) -> list[str]:
+    """Where the drawn mouths are not those that were asked for; empty if they are."""
+    found = []
     if not np.isfinite(identity.mouth_measured).all():
         found.append("no face found at some nodes of the grid")
     error = np.nanmean(np.abs(identity.mouth_measured - identity.mouth_targets)[..., :2], axis=(0, 1))
@@ -432,11 +566,18 @@ def problems(identity: Identity, directions: Directions) -> list[str]:
     ]
     if min(steady) < 0.97:
         found.append(f"opening does not follow: correlation {min(steady):.3f}")
-    if identity.eye_heights[-1] > 0.65 * identity.eye_heights[0]:
-        found.append("eyes do not close")
-    if identity.mouth_stubble.mean() > 1.2:
-        found.append(f"beard comes and goes: {identity.mouth_stubble.mean():.1f} grey levels")
     return found
+
+
+def build_identity(seed: int, sculptor: Sculptor, solutions: dict[int, Solution]) -> Identity:
+    """The identity of a seed: drawn if its solution is known and gives the mouths it should, else searched for."""
+    if (solution := solutions.get(seed)) is None:
+        return sculptor.build(seed)
+    drawn = sculptor.build(seed, solution)
+    if not (wrong := mouth_problems(drawn)):
+        return drawn
+    log.warning("face %d: its entry in %s does not fit (%s); it is searched for again", seed, SOLVED, "; ".join(wrong))
+    return sculptor.build(seed)
 
 
 def _learn(seeds: int) -> None:
@@ -450,13 +591,42 @@ def _learn(seeds: int) -> None:
     print(f"{learned.PATH}: {learned.PATH.stat().st_size} bytes from {len(drawn)} faces")
 
 
-def _build(seeds: Sequence[int]) -> None:
-    sculptor = open_sculptor()
+def _build(seeds: Sequence[int], search: bool) -> None:
+    sculptor, solutions = open_sculptor(), {} if search else load_solutions()
     for seed in seeds:
-        if not cache_path(seed).exists():
-            sculptor.build(seed).save(cache_path(seed))
+        began = time.process_time()
+        if search or not cache_path(seed).exists():
+            build_identity(seed, sculptor, solutions).save(cache_path(seed))
         found = problems(load_identity(cache_path(seed)), sculptor.directions)
-        print(f"{seed}: {'; '.join(found) or 'good'}  ({cache_path(seed)})", flush=True)
+        spent = f"{time.process_time() - began:.0f} CPU seconds"
+        print(f"{seed}: {'; '.join(found) or 'good'}  ({spent}, {cache_path(seed)})", flush=True)
+
+
+def _keep() -> None:
+    """Writes solved.npz: what is in the cache about the people of the groups, and in the table about the rest."""
+    solutions = load_solutions() if SOLVED.exists() else {}
+    cached = [seed for seed in SPEAKERS | STRANGERS if cache_path(seed).exists()]
+    solutions |= {seed: load_identity(cache_path(seed)).solution for seed in cached}
+    solutions = {seed: solution for seed, solution in solutions.items() if seed in SPEAKERS | STRANGERS}
+    save_solutions(solutions)
+    missing = sorted(set(SPEAKERS | STRANGERS) - set(solutions))
+    print(f"{SOLVED}: {len(solutions)} people, {SOLVED.stat().st_size} bytes; missing: {missing or 'nobody'}")
+
+
+def _portraits(seeds: Iterable[int], output: Path) -> None:
+    """One sheet of small portraits with their seeds, frontal faces only, for people to choose from."""
+    sculptor, tiles = open_sculptor(), []
+    for seed in track(seeds, "portraits"):
+        image, points = sculptor.draw(sculptor.base(seed, np.zeros(2)))
+        if not np.isfinite(points).all() or not _is_frontal(points, sculptor.directions.reference):
+            continue
+        tile = cv2.resize(image[60:], (PORTRAIT_TILE, PORTRAIT_TILE), interpolation=cv2.INTER_AREA)
+        tiles.append(cv2.putText(tile, str(seed), (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 0, 0), 2))
+    if not tiles:
+        raise ValueError("none of these seeds is frontal")
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % PORTRAIT_COLUMNS)
+    rows = [np.hstack(tiles[i : i + PORTRAIT_COLUMNS]) for i in range(0, len(tiles), PORTRAIT_COLUMNS)]
+    cv2.imwrite(str(output), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
 
 
 def contact_sheet(identity: Identity) -> np.ndarray:
@@ -491,12 +661,22 @@ def main(arguments: list[str] | None = None) -> None:
     sheets.add_argument("-o", "--output", type=Path, required=True)
     for command in (building, sheets):
         command.add_argument("seeds", type=int, nargs="*", default=list(VETTED))
+    building.add_argument("--search", action="store_true", help="even if the cache or solved.npz knows the person")
+    looking = commands.add_parser("portraits", help="one picture of small portraits, to choose people from")
+    looking.add_argument("first", type=int)
+    looking.add_argument("last", type=int)
+    looking.add_argument("-o", "--output", type=Path, required=True)
+    commands.add_parser("keep", help="what the cache knows of the chosen people into solved.npz")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     if options.command == "learn":
         _learn(options.seeds)
     elif options.command == "build":
-        _build(options.seeds)
+        _build(options.seeds, options.search)
+    elif options.command == "keep":
+        _keep()
+    elif options.command == "portraits":
+        _portraits(range(options.first, options.last + 1), options.output)
     else:
         rows = [contact_sheet(load_identity(cache_path(seed))) for seed in options.seeds]
         cv2.imwrite(str(options.output), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from demo.directions import load
-from demo.faces import OPENINGS, WIDTHS, Identity
+from demo.faces import OPENINGS, WIDTHS, Identity, Solution
 from demo.generator import IMAGE_SIZE
 from demo.geometry import RIGID
 
@@ -30,4 +30,12 @@ def drawn_identity(seed: int = 0) -> Identity:
     numbers = np.zeros((len(OPENINGS), len(WIDTHS), 6))
     stubble = np.zeros((len(OPENINGS), len(WIDTHS)))
     origin, eye_origin, heights = np.array([x0, y0]), np.array([412, 450]), np.array([0.2, 0.15, 0.1, 0.08])
-    return Identity(seed, portrait, points, origin, mouths, numbers, numbers, stubble, eye_origin, eyes, heights)
+    parts = origin, mouths, numbers, numbers, stubble, eye_origin, eyes, heights
+    return Identity(seed, portrait, points, *parts, drawn_solution(seed))
+
+
+def drawn_solution(seed: int = 0) -> Solution:
+    """Numbers of the right shapes, others for every seed."""
+    rng = np.random.default_rng(seed)
+    mouths = rng.normal(size=(len(OPENINGS), len(WIDTHS), 6)).astype(np.float16)
+    return Solution(rng.random(2).astype(np.float32), 0.5 * seed, mouths, np.array([1, 2, 4 + seed % 8], np.uint8))

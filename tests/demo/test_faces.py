@@ -19,13 +19,17 @@ from demo.faces import (
     WIDTHS,
     Patch,
     Sight,
+    Solution,
     choose_people,
     load_identity,
+    load_solutions,
     lower_face_mask,
+    mouth_problems,
     node_targets,
     problems,
+    save_solutions,
 )
-from tests.demo.drawn import drawn_identity
+from tests.demo.drawn import drawn_identity, drawn_solution
 
 NEUTRAL = np.array([0.01, 0.6, 0.25, 0.08, 0.1, -0.2])
 
@@ -96,8 +100,30 @@ def test_identity_is_read_as_it_was_written(tmp_path: Path):
     again = load_identity(tmp_path / "deep" / "12.npz")
     assert again.seed == 12
     for name, value in vars(person).items():
-        np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
+        if name != "solution":
+            np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
+    assert_same(again.solution, person.solution)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["12.npz"]
+
+
+def assert_same(one: Solution, other: Solution) -> None:
+    for name, value in vars(one).items():
+        np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+        assert np.asarray(value).dtype == np.asarray(getattr(other, name)).dtype
+
+
+def test_solutions_are_read_as_they_were_written(tmp_path: Path):
+    written = {seed: drawn_solution(seed) for seed in (30, 4, 12)}
+    save_solutions(written, tmp_path / "solved.npz")
+    read = load_solutions(tmp_path / "solved.npz")
+    assert set(read) == set(written)
+    for seed, solution in written.items():
+        assert_same(read[seed], solution)
+
+
+def test_everybody_chosen_is_solved_and_it_takes_a_kilobyte_each():
+    assert set(load_solutions()) == set(SPEAKERS | STRANGERS)
+    assert faces.SOLVED.stat().st_size < 1024 * len(SPEAKERS | STRANGERS) + 4096
 
 
 def test_acceptance_names_what_is_wrong():
@@ -169,3 +195,70 @@ def test_opened_generator_draws_the_original_picture_and_opens_a_mouth(sculptor)
     difference = np.abs(opened.astype(int) - image).mean(2)
     x, y = points[[13, 14], :2].mean(0).astype(int)
     assert difference[y - 30 : y + 30, x - 50 : x + 50].mean() > 2 * np.median(difference)  # the mouth, not the wall
+
+
+def test_face_alone_is_what_the_whole_picture_shows_there(sculptor):
+    for seed in (0, 121):
+        style = sculptor.base(seed, np.array([0.5, 0.2], np.float32))
+        whole = sculptor.generator.render(style)
+        np.testing.assert_allclose(sculptor.generator.render_face(style), whole[generator.FACE], atol=1)
+
+
+COARSE = np.ix_([0, 5], [2, 3])  # of the grid of mouths: each node is searched and drawn alike
+
+
+@pytest.fixture
+def coarse_grid(monkeypatch):
+    rows, columns = (indices.ravel() for indices in COARSE)
+    monkeypatch.setattr(faces, "OPENINGS", tuple(OPENINGS[i] for i in rows))
+    monkeypatch.setattr(faces, "WIDTHS", tuple(WIDTHS[i] for i in columns))
+
+
+@pytest.mark.usefixtures("coarse_grid")
+def test_identity_drawn_from_its_solution_is_the_one_that_was_searched(sculptor, monkeypatch, tmp_path):
+    monkeypatch.setattr(sculptor, "usual", sculptor.usual[COARSE])
+    searched = sculptor.build(11)
+    save_solutions({11: searched.solution}, tmp_path / "solved.npz")
+    pictures = []
+    render = sculptor.generator.render_face
+    monkeypatch.setattr(sculptor.generator, "render_face", lambda styles: pictures.append(0) or render(styles))
+    drawn = sculptor.build(11, load_solutions(tmp_path / "solved.npz")[11])
+    for name, value in vars(searched).items():
+        if name != "solution":
+            np.testing.assert_array_equal(getattr(drawn, name), value, err_msg=name)
+    assert len(pictures) <= 1 + 4 + 3  # the mouth wide open, the nodes, the eyes: nothing was searched
+
+
+@pytest.mark.usefixtures("coarse_grid")
+def test_wrong_solution_is_noticed_because_the_drawn_mouths_are_measured(sculptor):
+    known = load_solutions()
+    right = replace(known[11], mouths=known[11].mouths[COARSE])
+    assert mouth_problems(sculptor.build(11, right)) == []
+    upside_down = replace(right, mouths=right.mouths[::-1].copy())
+    assert "opening does not follow" in " ".join(mouth_problems(sculptor.build(11, upside_down)))
+    of_another = replace(known[366], mouths=known[366].mouths[COARSE])
+    assert mouth_problems(sculptor.build(11, of_another)) != []
+
+
+class DrawnSculptor:
+    """Stands for the one with networks: who is known has the mouths of his solution, who is searched for the right."""
+
+    def __init__(self):
+        self.searched: list[int] = []
+
+    def build(self, seed: int, solution: Solution | None = None) -> faces.Identity:
+        targets = node_targets(NEUTRAL)
+        self.searched += [] if solution else [seed]
+        measured = targets if solution is None else targets + solution.neutral.mean()
+        return replace(drawn_identity(seed), mouth_targets=targets, mouth_measured=measured)
+
+
+def test_known_person_is_drawn_and_searched_for_only_if_the_drawn_mouths_are_wrong(caplog):
+    sculptor = DrawnSculptor()
+    known = {seed: replace(drawn_solution(seed), neutral=np.full(2, error)) for seed, error in ((3, 0.0), (5, 0.1))}
+    for seed in (3, 5, 8):
+        assert faces.build_identity(seed, sculptor, known).seed == seed  # pyright: ignore[reportArgumentType]
+    assert sculptor.searched == [5, 8]
+    assert "face 5: its entry in" in caplog.text
+    assert "mouth misses its targets" in caplog.text
+    assert "face 3" not in caplog.text
