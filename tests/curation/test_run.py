@@ -16,6 +16,8 @@ from manifests.reader import read_clips, read_sources
 from pipelines import ROOT
 from tests.talkers import run_curation
 
+pytestmark = pytest.mark.slow  # the whole command, on Ray
+
 # Enough to see both kinds of end; too few for the lip probe to fit on.
 FEW = ("late_4", "gap_15", "silence", "no_audio")
 UNFITTED = ("--set", "filters/lip_audio.keep_unknown=true")

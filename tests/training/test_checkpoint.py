@@ -134,6 +134,7 @@ with join_ranks("cpu") as ranks:
 """
 
 
+@pytest.mark.slow
 def test_training_goes_on_and_meets_while_a_checkpoint_is_written_slowly(tmp_path):
     make_base(tmp_path / "svd")
     (tmp_path / "slow.py").write_text(SLOW_DISK)
