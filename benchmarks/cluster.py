@@ -26,7 +26,7 @@ from typing import Any
 
 import curation.intake
 import pipelines
-from benchmarks.driver import HEADER, dropped
+from benchmarks.driver import HEADER, drop_source
 from benchmarks.result import write_json
 from curation.ledger import Ledger
 from curation.pool import Done, Lost
@@ -120,7 +120,7 @@ class Pretended:
             return
         self.worked_s += self.now - began
         self.schedule.ended(worker, self.now)
-        self.ends.append(Done(task.item, identify(task.item) if task.method == "identify" else dropped(task.item)))
+        self.ends.append(Done(task.item, identify(task.item) if task.method == "identify" else drop_source(task.item)))
 
     def map(self, tasks: Iterable[Task], *, begin: Callable[[Task], Any], **_: Any) -> Iterator[Done | Lost]:
         self.schedule.add(tasks)

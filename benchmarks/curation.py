@@ -70,7 +70,9 @@ class Size:
     gpu_peak_mb: float | None
 
     def values(self, name: str, dropped: float) -> list[float]:
-        return [mixed({kind: costs.get(name, 0.0) for kind, costs in each.items()}, dropped) for each in self.rounds]
+        return [
+            mix_costs({kind: costs.get(name, 0.0) for kind, costs in each.items()}, dropped) for each in self.rounds
+        ]
 
     def ratios(self, dropped: float) -> list[float]:
         pairs = zip(self.values(TOTAL, dropped), self.values(DECODE, dropped), strict=True)
@@ -146,7 +148,7 @@ def decoding_s(video: Path) -> float:
     return time.process_time() - began
 
 
-def mixed(by_kind: Mapping[str, float], dropped: float) -> float:
+def mix_costs(by_kind: Mapping[str, float], dropped: float) -> float:
     """The cost of a minute of which this share is dropped early, half for its sound and half for its pictures."""
     return (1 - dropped) * by_kind[KEPT] + dropped / 2 * (by_kind[NO_SPEECH] + by_kind[NO_FACE])
 
@@ -188,7 +190,7 @@ def gpu_peak_mb() -> float | None:
     return torch.cuda.max_memory_allocated() / 1e6 if torch is not None and torch.cuda.is_available() else None
 
 
-def shown(values: Sequence[float]) -> str:
+def format_range(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
@@ -217,8 +219,8 @@ def print_sizes(sizes: Sequence[Size], shares: Sequence[float]) -> list[dict[str
             }
             rows.append(row)
             print(
-                f"| {size.height}p | {size.mbits:.1f} | {share:.0%} | {shown(totals)} "
-                f"| {row['minutes_per_core_minute']:.2f} | {shown(ratios)} | {row['networks_s_per_minute']:.1f} "
+                f"| {size.height}p | {size.mbits:.1f} | {share:.0%} | {format_range(totals)} "
+                f"| {row['minutes_per_core_minute']:.2f} | {format_range(ratios)} | {row['networks_s_per_minute']:.1f} "
                 f"| {size.peak_mb:.0f} |"
             )
     return rows
@@ -254,7 +256,7 @@ def compare(ran: Ran, naive: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ours = [(row["start_frame"], row["end_frame"]) for row in rows if row["kept"]]
         theirs = [(start, end) for start, end, kept, _ in source["spans"] if kept]
         frames = round(source["seconds"] * FPS)
-        one, two = marked(ours, frames), marked(theirs, frames)
+        one, two = mark_frames(ours, frames), mark_frames(theirs, frames)
         same_s += sum(a == b for a, b in zip(one, two, strict=True)) / FPS
         seconds, ours_s, theirs_s = seconds + frames / FPS, ours_s + sum(one) / FPS, theirs_s + sum(two) / FPS
         if any(one) != any(two):
@@ -271,7 +273,7 @@ def compare(ran: Ran, naive: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def marked(spans: Sequence[tuple[int, int]], frames: int) -> list[bool]:
+def mark_frames(spans: Sequence[tuple[int, int]], frames: int) -> list[bool]:
     found = [False] * frames
     for start, end in spans:
         found[start:end] = [True] * (min(end, frames) - start)
@@ -380,7 +382,7 @@ def beside_naive(size: Size, costs: Mapping[str, float], shares: Sequence[float]
     """Our cost over that of the usual way, for each share that is dropped."""
     rows = {}
     for share in dict.fromkeys((0.0, *shares)):
-        naive = mixed(costs, share)
+        naive = mix_costs(costs, share)
         ours = statistics.median(size.values(TOTAL, share))
         rows[f"{share:.0%}"] = {"naive_cpu_s_per_minute": naive, "ratio_to_naive": ours / naive}
         print(

@@ -43,7 +43,7 @@ class Idle:
         return fake(path)
 
     def curate(self, identity: Identity) -> Curated:
-        return dropped(identity)
+        return drop_source(identity)
 
 
 def fake(path: Path) -> Identity:
@@ -51,7 +51,7 @@ def fake(path: Path) -> Identity:
     return Identity(path, path.stem.rjust(64, "0"), status.st_size, status.st_mtime_ns, HEADER)
 
 
-def dropped(identity: Identity) -> Curated:
+def drop_source(identity: Identity) -> Curated:
     curated = failed(identity, "face_size", "")
     return replace(curated, source={**curated.source, "status": "dropped", "wall_s": 0.0, "worker": "idle"})
 
@@ -89,7 +89,7 @@ def main() -> int:
         many = Ledger(done, recipe)
         for i in range(options.resume):
             identity = replace(fake(videos[0]), path=Path(folder) / f"{i}.mp4")
-            many.waiting.append(to_row(identity, dropped(identity)))
+            many.waiting.append(to_row(identity, drop_source(identity)))
             if len(many.waiting) == 256:
                 many.flush()
         many.flush()

@@ -69,7 +69,7 @@ def promises(options: argparse.Namespace) -> int:
         rate = "variable" if described.variable_frame_rate else f"{described.fps:.2f} fps"
         rate = f"{described.width}x{described.height} {rate}"
         for name, sound in (("half", part[: len(part) // 2]), ("equal", part), ("3x", np.tile(part, 3))):
-            cells = measured(generator, video, sound, chosen)
+            cells = measure_promises(generator, video, sound, chosen)
             table.add_row(video.name, rate, name, *cells)
             rows.append({"video": video.name, "source": rate, "sound": name, **dict(zip(columns, cells, strict=True))})
     Console(width=140).print(table)
@@ -77,7 +77,7 @@ def promises(options: argparse.Namespace) -> int:
     return 0
 
 
-def measured(generator: Generator, video: Path, sound: np.ndarray, options: Options) -> list[str]:
+def measure_promises(generator: Generator, video: Path, sound: np.ndarray, options: Options) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         tone = Path(folder) / "sound.flac"
         tone.write_bytes(encode_flac(sound))

@@ -23,7 +23,7 @@ SYNC_STAGE = "filters/lip_audio"
 MIN_FACE_PX = 228
 
 
-def labelled(clips: Path, output: Path) -> pd.DataFrame:
+def join_labels(clips: Path, output: Path) -> pd.DataFrame:
     """One row per clip of the manifest, with the labels of its file beside it."""
     labels = pd.read_csv(clips / "labels.csv")
     rows = read_clips(output)
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    rows = labelled(options.clips, options.output)
+    rows = join_labels(options.clips, options.output)
     pd.set_option("display.width", 250, "display.max_columns", 30, "display.max_rows", 200)
 
     print("seconds by class and reason")

@@ -205,7 +205,7 @@ def bytes_read() -> int:
     return sum(int(dict(line.split(": ") for line in each)["rchar"]) for each in lines)
 
 
-def measured(work: Callable[[], Any], windows: int) -> Tally:
+def measure(work: Callable[[], Any], windows: int) -> Tally:
     began, before = cpu_s(), bytes_read()
     work()
     return Tally(1000 * (cpu_s() - began) / windows, (bytes_read() - before) / windows)
@@ -252,7 +252,7 @@ def run(output: Path, windows: int, rounds: int, folder: Path) -> tuple[dict[str
     tallies: dict[str, list[Tally]] = defaultdict(list)
     for round_ in range(rounds + 1):
         for name, (work, count) in cases.items():
-            tally = measured(work, count)
+            tally = measure(work, count)
             if name == "stream":  # it reads a clip once for all its windows, at some time
                 tally.bytes = sum(Path(tar).stat().st_size for tar in tars) / len(stream)
             if round_:  # the first warms up

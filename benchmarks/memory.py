@@ -48,7 +48,7 @@ class Sample:
     driver_uss: int
 
 
-def repeated(video: Path, seconds: float, path: Path) -> None:
+def repeat_packets(video: Path, seconds: float, path: Path) -> None:
     """The packets of a video again and again, until they last so long."""
     with av.open(str(video)) as given:
         streams = [given.streams.video[0], given.streams.audio[0]]
@@ -58,18 +58,18 @@ def repeated(video: Path, seconds: float, path: Path) -> None:
             copies = {stream.index: output.add_stream_from_template(stream) for stream in streams}
             for turn in range(int(np.ceil(seconds / length_s))):
                 for packet in packets:
-                    if kept(packet, length_s, turn):
-                        output.mux(moved(packet, copies[packet.stream.index], turn * length_s))
+                    if belongs_to_turn(packet, length_s, turn):
+                        output.mux(move_packet(packet, copies[packet.stream.index], turn * length_s))
 
 
-def kept(packet: av.Packet, length_s: float, turn: int) -> bool:
+def belongs_to_turn(packet: av.Packet, length_s: float, turn: int) -> bool:
     """Whether a packet belongs to its turn: sound that reaches beyond the pictures would overlap with the next."""
     start_s = float(packet.pts * packet.time_base)  # type: ignore[operator]
     end_s = start_s + float((packet.duration or 0) * packet.time_base)
     return packet.stream.type == "video" or (end_s <= length_s + 1e-6 and (turn == 0 or start_s >= 0))
 
 
-def moved(packet: av.Packet, stream: av.VideoStream | av.AudioStream, by_s: float) -> av.Packet:
+def move_packet(packet: av.Packet, stream: av.VideoStream | av.AudioStream, by_s: float) -> av.Packet:
     assert packet.pts is not None and packet.dts is not None
     copy = av.Packet(bytes(packet))
     ticks = round(Fraction(by_s).limit_denominator(100_000) / packet.time_base)
@@ -89,7 +89,7 @@ def beginning(video: Path, seconds: float, path: Path) -> None:
                 output.mux(packet)
 
 
-def numbered(content: bytes, number: int) -> bytes:
+def append_number(content: bytes, number: int) -> bytes:
     """An MP4 file with a number in a `free` box at its end (ISO 14496-12, 8.1.2), which every player skips."""
     return content + struct.pack(">I4sQ", 16, b"free", number)
 
@@ -98,10 +98,10 @@ def numbered_copies(video: Path, count: int, folder: Path) -> None:
     """Copies of a video that differ by a number behind them."""
     content = video.read_bytes()
     for number in range(count):
-        (folder / f"{number:04d}.mp4").write_bytes(numbered(content, number))
+        (folder / f"{number:04d}.mp4").write_bytes(append_number(content, number))
 
 
-def measured(
+def sample_memory(
     videos: Path, output: Path, settings: list[str], every_s: float, peaks: dict[str, int]
 ) -> Iterator[Sample]:
     """Memory while the command runs, every so many seconds; `peaks` are kept up to date."""
@@ -113,7 +113,7 @@ def measured(
         driver = psutil.Process(process.pid)
         while process.poll() is None:
             try:
-                workers = [each for each in driver.children(recursive=True) if called(each).startswith(WORKER)]
+                workers = [each for each in driver.children(recursive=True) if executable_of(each).startswith(WORKER)]
                 pairs = [(each.memory_info().rss, each.memory_full_info().uss) for each in (driver, *workers[:1])]
                 peaks["driver"] = max(peaks["driver"], peak(driver))
                 peaks["worker"] = max(peaks["worker"], *(peak(each) for each in workers), 0)
@@ -128,7 +128,7 @@ def measured(
         raise SystemExit(f"the run ended with exit code {process.returncode}")
 
 
-def called(process: psutil.Process) -> str:
+def executable_of(process: psutil.Process) -> str:
     command = process.cmdline()
     return command[0] if command else ""
 
@@ -168,7 +168,7 @@ def growth(samples: list[Sample], name: str) -> str:
 
 def long(options: argparse.Namespace, folder: Path) -> None:
     seconds = 3600 * options.hours
-    repeated(options.video, seconds, folder / "videos" / "long.mp4")
+    repeat_packets(options.video, seconds, folder / "videos" / "long.mp4")
     samples, peaks = watch(folder, options, every_s=2.0)
     borders = np.linspace(0, samples[-1].second + 1e-6, ROWS + 1)
     groups = [
@@ -176,7 +176,7 @@ def long(options: argparse.Namespace, folder: Path) -> None:
         for start, end in pairwise(borders)
     ]
     print_table("minutes", groups)
-    print(f"peaks over {options.hours:g} h of video: " + shown(peaks))
+    print(f"peaks over {options.hours:g} h of video: " + format_peaks(peaks))
 
 
 def many(options: argparse.Namespace, folder: Path) -> None:
@@ -188,15 +188,15 @@ def many(options: argparse.Namespace, folder: Path) -> None:
     groups = [(str(end - 1), [s for s in working if start <= s.sources < end]) for start, end in pairwise(borders)]
     print_table("sources", groups)
     print(f"after the first {SETTLED}: worker {growth(working, 'worker_uss')}, driver {growth(working, 'driver_uss')}")
-    print(f"peaks over {options.sources} sources, finishing the corpus included: " + shown(peaks))
+    print(f"peaks over {options.sources} sources, finishing the corpus included: " + format_peaks(peaks))
 
 
 def watch(folder: Path, options: argparse.Namespace, every_s: float) -> tuple[list[Sample], dict[str, int]]:
     peaks = {"driver": 0, "worker": 0}
-    return list(measured(folder / "videos", folder / "out", options.set, every_s, peaks)), peaks
+    return list(sample_memory(folder / "videos", folder / "out", options.set, every_s, peaks)), peaks
 
 
-def shown(peaks: dict[str, int]) -> str:
+def format_peaks(peaks: dict[str, int]) -> str:
     return ", ".join(f"{name} {value / MB:,.0f} MB" for name, value in peaks.items())
 
 

@@ -41,7 +41,7 @@ def hash_all(parts: Mapping[str, Path], _: Path) -> None:
     subprocess.run(["sha256sum", *files], stdout=subprocess.DEVNULL, check=True)  # noqa: S603, S607
 
 
-def packed(parts: Mapping[str, Path], folder: Path) -> None:
+def pack_parts(parts: Mapping[str, Path], folder: Path) -> None:
     pack(parts, folder, shard_bytes=SHARD_BYTES)
 
 
@@ -50,7 +50,7 @@ def cpu_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def measured(work: Callable[[Mapping[str, Path], Path], Any], parts: Mapping[str, Path], folder: Path) -> list[float]:
+def measure_s(work: Callable[[Mapping[str, Path], Path], Any], parts: Mapping[str, Path], folder: Path) -> list[float]:
     """Wall and CPU seconds."""
     shutil.rmtree(folder, ignore_errors=True)
     began, before = time.perf_counter(), cpu_s()
@@ -67,7 +67,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.gigabytes, options.rounds = 0.1, 2
-    cases = {"cat": cat, "sha256sum": hash_all, "pack": packed}
+    cases = {"cat": cat, "sha256sum": hash_all, "pack": pack_parts}
     seconds: dict[str, list[list[float]]] = {name: [] for name in cases}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,7 +75,7 @@ def main() -> int:
         size = sum(path.stat().st_size for path in set(parts.values()))
         for round_ in range(options.rounds + 1):
             for case, work in cases.items():
-                found = measured(work, parts, folder / "made")
+                found = measure_s(work, parts, folder / "made")
                 if round_:  # the first fills the page cache and imports
                     seconds[case].append(found)
     wall_s = {name: statistics.median(wall for wall, _ in rounds) for name, rounds in seconds.items()}

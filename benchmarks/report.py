@@ -27,7 +27,7 @@ from manifests.reader import read_clips, read_run_notes, read_sources
 from manifests.writer import write_manifests
 
 
-def repeated(output: Path, folder: Path, rows: int, jitter: float) -> Path:
+def repeat_rows(output: Path, folder: Path, rows: int, jitter: float) -> Path:
     """An output folder with so many clips, all of them those of `output`."""
     clips: Any = read_clips(output)
     sources, notes = read_sources(output), read_run_notes(output)
@@ -89,7 +89,7 @@ def main() -> None:
     for jitter, measure in ((0.05, time_report), (0.0, lambda output: time_refilter(output, options.set))):
         folder = Path(tempfile.mkdtemp())
         try:
-            measure(repeated(options.output, folder, options.rows, jitter))
+            measure(repeat_rows(options.output, folder, options.rows, jitter))
         finally:
             shutil.rmtree(folder)
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from benchmarks.command import Ran, run_command
-from benchmarks.memory import numbered
+from benchmarks.memory import append_number
 from benchmarks.result import write_json
 from benchmarks.sources import KEPT, NO_FACE, NO_SPEECH, build, talkers
 from clock import FPS
@@ -44,7 +44,7 @@ def copies(videos: Sequence[Path], count: int, folder: Path) -> list[Path]:
     for number, video in enumerate(islice(cycle(videos), count)):
         found.append(folder / f"{number:05d}.mp4")
         if not found[-1].exists():
-            found[-1].write_bytes(numbered(video.read_bytes(), number))
+            found[-1].write_bytes(append_number(video.read_bytes(), number))
     return found
 
 
@@ -84,7 +84,7 @@ def gain(rows: Sequence[dict[str, Any]], name: str) -> float:
     return float(one / many)
 
 
-def mixed(sources: Mapping[str, Sequence[Path]], dropped: float) -> list[Path]:
+def mix_sources(sources: Mapping[str, Sequence[Path]], dropped: float) -> list[Path]:
     """Sources in an order in which this share of any stretch has no speech or no face."""
     others = cycle(chain.from_iterable(zip(sources[NO_SPEECH], sources[NO_FACE], strict=True)))
     return [file for kept in sources[KEPT] for file in (kept, *islice(others, round(dropped / (1 - dropped))))]
@@ -139,7 +139,7 @@ def main() -> int:
             print(f"{max(options.workers)} workers are {numbers['gain']:.2f} times as fast as one", end=" ")
             print(f"({numbers['gain_in_sources']:.2f} by the time inside sources)")
         if options.hours:
-            videos, workers = mixed(built, options.dropped / 100), max(options.workers or [1])
+            videos, workers = mix_sources(built, options.dropped / 100), max(options.workers or [1])
             rows = numbers["hours"] = by_hours(videos, options.seconds, options.hours, workers, place)
             if len(rows) > 1:
                 slope, start = np.polyfit([row["hours"] for row in rows], [row["cpu_s"] for row in rows], 1).tolist()

@@ -62,25 +62,25 @@ def build(
     rate = MBITS.get(height) or MBITS[1080] * height / 1080
     place = folder / (f"{height}p" if fill == 1 else f"{height}p-{fill:g}")
     place.mkdir(parents=True, exist_ok=True)
-    short: dict[str, list[Path]] = {KEPT: [scaled(video, place, height, rate, fill) for video in videos]}
+    short: dict[str, list[Path]] = {KEPT: [scale_video(video, place, height, rate, fill) for video in videos]}
     short[NO_SPEECH] = [without_speech(video, i) for i, video in enumerate(short[KEPT][:dropped])]
     short[NO_FACE] = [without_face(video, i, height, rate) for i, video in enumerate(short[KEPT][:dropped])]
-    return {kind: [repeated(file, seconds) for file in files] for kind, files in short.items()}
+    return {kind: [repeat_packets(file, seconds) for file in files] for kind, files in short.items()}
 
 
-def scaled(video: Path, folder: Path, height: int, mbits: float, fill: float) -> Path:
+def scale_video(video: Path, folder: Path, height: int, mbits: float, fill: float) -> Path:
     frame = f"scale=-2:{2 * round(height * fill / 2)}:flags=bicubic,fps=25"
     if fill < 1:  # on a wall with the grain of a camera, which takes its share of the bits
         frame += f",pad={height * 16 // 9}:{height}:(ow-iw)/2:oh-ih:gray,noise=alls=4:allf=t"
     pictures = ("-vf", frame, *ENCODING, "-b:v", f"{mbits}M")
     sound = ("-af", f"atrim=end={probe(video).duration_s - 2 * AAC_FRAME_S:.3f}", *AAC)  # or the next turn starts late
-    return made(folder / f"{video.stem}.mp4", "-i", video, *pictures, *sound)
+    return make_with_ffmpeg(folder / f"{video.stem}.mp4", "-i", video, *pictures, *sound)
 
 
 def without_speech(video: Path, number: int) -> Path:
     noise = f"anoisesrc=color=pink:amplitude=0.03:sample_rate=48000:seed={number + 1}"
     both = ("-i", video, "-f", "lavfi", "-i", noise, "-map", "0:v", "-map", "1:a")
-    return made(video.with_name(f"{NO_SPEECH}_{video.name}"), *both, "-c:v", "copy", *AAC, "-shortest")
+    return make_with_ffmpeg(video.with_name(f"{NO_SPEECH}_{video.name}"), *both, "-c:v", "copy", *AAC, "-shortest")
 
 
 def without_face(video: Path, number: int, height: int, mbits: float) -> Path:
@@ -89,17 +89,17 @@ def without_face(video: Path, number: int, height: int, mbits: float) -> Path:
     picture = f"{zoom},scale={width}:{height}:flags=bilinear,noise=alls=6:allf=t,format=yuv420p"
     both = ("-f", "lavfi", "-i", picture, "-i", video, "-map", "0:v", "-map", "1:a")
     path = video.with_name(f"{NO_FACE}_{video.name}")
-    return made(path, *both, *ENCODING, "-b:v", f"{mbits}M", "-c:a", "copy", "-shortest")
+    return make_with_ffmpeg(path, *both, *ENCODING, "-b:v", f"{mbits}M", "-c:a", "copy", "-shortest")
 
 
-def repeated(video: Path, seconds: float) -> Path:
+def repeat_packets(video: Path, seconds: float) -> Path:
     """The packets of a video again and again, until they last so long."""
     folder = video.parent / f"{seconds:g}s"
     folder.mkdir(exist_ok=True)
-    return made(folder / video.name, "-stream_loop", "-1", "-i", video, "-t", f"{seconds}", "-c", "copy")
+    return make_with_ffmpeg(folder / video.name, "-stream_loop", "-1", "-i", video, "-t", f"{seconds}", "-c", "copy")
 
 
-def made(path: Path, *arguments: str | Path) -> Path:
+def make_with_ffmpeg(path: Path, *arguments: str | Path) -> Path:
     """The file that ffmpeg makes of these arguments; it appears whole."""
     if not path.exists():
         partial = path.with_name(f".{path.name}")

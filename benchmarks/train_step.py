@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in cases(options.micro_batch, options.compile):
         batches = loader(data, case.micro_batch) if data else drawn_batches(case.micro_batch, settings)
         try:
-            results.append(measured(case, network, codec, settings, batches, options.steps, cost))
+            results.append(measure_step(case, network, codec, settings, batches, options.steps, cost))
         except torch.cuda.OutOfMemoryError:
             print(f"{case}: out of memory", file=sys.stderr)
         network.zero_grad(set_to_none=True)
@@ -108,7 +108,7 @@ def cases(micro_batches: Sequence[int], compiled_too: bool) -> list[Case]:
     return [Case(*choice) for choice in product(micro_batches, (False, True), compiled)]
 
 
-def measured(
+def measure_step(
     case: Case,
     network: SayAnything,
     codec: LatentCodec,

@@ -93,7 +93,7 @@ def evict(paths: list[Path]) -> None:
         os.close(descriptor)
 
 
-def timed(command: list[str]) -> tuple[float, str]:
+def time_command(command: list[str]) -> tuple[float, str]:
     """Seconds that a command takes, and the end of what it says."""
     began = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:  # noqa: S603  our own commands
@@ -130,7 +130,7 @@ def main() -> int:
             for cache, (name, command) in product(("cold", "warm"), commands.items()):
                 if cache == "cold":
                     evict(paths)
-                wall_s, said = timed(command)
+                wall_s, said = time_command(command)
                 seconds[name, cache].append(wall_s)
                 if name.startswith("verify"):
                     stated = re.search(r"MB in ([0-9.]+) s", said)

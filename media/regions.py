@@ -16,7 +16,7 @@ SPARE = 1.15  # a square as large as the picture's shorter side can still move a
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PlanePart:
     """A rectangle of one plane, and where it lies in it."""
 
     pixels: np.ndarray
@@ -36,7 +36,7 @@ class Part:
 class Region:
     """The neighbourhood of a face in one frame: its part of each plane, and how they become RGB."""
 
-    parts: list[Part]
+    parts: list[PlanePart]
     to_rgb: np.ndarray
 
     @classmethod
@@ -54,7 +54,7 @@ class Region:
         for plane in upright(planes_of(frame), probe):
             height, width = plane.shape
             x0, y0, x1, y1 = plane_square(square, plane.shape, probe).clip(0, [width, height, width, height])
-            parts.append(Part(plane[y0:y1, x0:x1].copy(), x0, y0, plane.shape))
+            parts.append(PlanePart(plane[y0:y1, x0:x1].copy(), x0, y0, plane.shape))
         return cls(parts, rgb_matrix_of(frame, probe))
 
     @property

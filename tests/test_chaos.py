@@ -16,6 +16,8 @@ from tests import chaos
 from tests.chaos import complete, drawn, result, start, wait_for
 from tests.videos import Pictures, Sound, tone, write_video
 
+pytestmark = pytest.mark.slow  # runs on a real Ray that are killed
+
 ROUNDS = 5  # of 4 kills; benchmarks/chaos.py goes on
 
 

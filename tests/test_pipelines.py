@@ -255,7 +255,7 @@ def test_every_stage_file_holds_one_stage_with_plain_settings(file: Path) -> Non
         kind = str if typing.get_origin(kind) is typing.Literal else kind
         assert kind in (int, float, str, bool), f"{name}.{key}"
         assert isinstance(default, kind), f"{name}.{key}"
-        pipelines.typed(default, hint, "", key)
+        pipelines.check_value(default, hint, "", key)
 
 
 BEFORE_THE_CROP = """\

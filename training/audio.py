@@ -54,7 +54,7 @@ class AudioTokens(ModelMixin, ConfigMixin):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, 2 (F + 2 k), layers, dim] -> [B, F, K, token_width]."""
-        rows = self._used(rows)
+        rows = self._select_layers(rows)
         if self.whitening is not None:
             rows = self.whitening(rows)
         rows = self.norm(rows) + self.layer
@@ -62,7 +62,7 @@ class AudioTokens(ModelMixin, ConfigMixin):
         tokens = windows + self.row
         return tokens.flatten(2)[:, :, None] if self.joined else tokens.flatten(2, 3)
 
-    def _used(self, rows: Tensor) -> Tensor:
+    def _select_layers(self, rows: Tensor) -> Tensor:
         """Return the layers that are used: [B, R, layers, dim] -> [B, R, layers or 1, dim]."""
         if self.use == "last":
             return rows[:, :, -1:]
@@ -73,7 +73,7 @@ class AudioTokens(ModelMixin, ConfigMixin):
     def fit(self, rows: Tensor) -> None:
         """Fit the whitening, if there is one, to Whisper rows [N, layers, dim]."""
         if self.whitening is not None:
-            self.whitening.fit(self._used(rows[None])[0])
+            self.whitening.fit(self._select_layers(rows[None])[0])
 
 
 def window_rows(window_frames: int) -> int:
@@ -110,7 +110,7 @@ class Whitening(nn.Module):
         flat = rows.flatten(1)
         self.mean.copy_(flat.mean(dim=0))
         self.std.copy_(flat.std(dim=0).clamp(min=1e-4))
-        scaled = self._scaled(rows).flatten(1).double()
+        scaled = self._scale(rows).flatten(1).double()
         variances, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
         count = self.directions.shape[1]
         variances, vectors = variances.flip(0)[:count], vectors.flip(1)[:, :count]
@@ -118,8 +118,8 @@ class Whitening(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[..., layers, dim] -> [..., 1, numbers]."""
-        return (self._scaled(rows).flatten(-2) @ self.directions)[..., None, :].clamp(-self.LARGEST, self.LARGEST)
+        return (self._scale(rows).flatten(-2) @ self.directions)[..., None, :].clamp(-self.LARGEST, self.LARGEST)
 
-    def _scaled(self, rows: Tensor) -> Tensor:
+    def _scale(self, rows: Tensor) -> Tensor:
         shape = rows.shape[-2:]
         return ((rows - self.mean.view(shape)) / self.std.view(shape)).clamp(-self.LARGEST, self.LARGEST)

@@ -55,12 +55,12 @@ class Batch:
         return fill_boxes(self.reference_box, self.reference.shape[-1])
 
     def to(self, device: torch.device | str) -> Self:
-        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        return self._mapped(torch.Tensor.pin_memory)
+        return self._map(torch.Tensor.pin_memory)
 
-    def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         tensors = {name: change(value) for name, value in values.items() if isinstance(value, torch.Tensor)}
         return dataclasses.replace(self, **tensors)

@@ -140,18 +140,18 @@ class Checkpoints:
         self.ranks.wait()
         if self.ranks.first:
             target.with_name(TEMPORARY + target.name).rename(target)
-            for old in self.found()[: -self.keep]:
+            for old in self.list_whole()[: -self.keep]:
                 shutil.rmtree(old)
         self.ranks.wait()
 
-    def found(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+    def list_whole(self) -> list[Path]:
+        """Return the checkpoints that are complete, oldest first."""
         return sorted(path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
 
     def load_newest(self, state: State) -> bool:
         """Restore the newest checkpoint into `state`; False if there is none."""
         self.ranks.wait()
-        found = self.found()
+        found = self.list_whole()
         if not found:
             return False
         content = state.as_dict()

@@ -37,7 +37,7 @@ MASK_EDGE = 1 / 80  # of the crop's side: how soft a mask's edge comes out of a 
 
 
 @dataclass(frozen=True)
-class Crop:
+class PlacedCrop:
     """A generated crop, what the source shows in its place, and where that is."""
 
     picture: Picture
@@ -48,7 +48,7 @@ class Crop:
     box: np.ndarray  # [4] what of it is pasted, in source pixels
 
 
-def paste(crops: Iterable[Crop], payload: int | None) -> Iterator[Planes]:
+def paste(crops: Iterable[PlacedCrop], payload: int | None) -> Iterator[Planes]:
     """The planes of each frame of a run, with its generated crop in them; 24 crops are held back to look ahead.
 
     `payload` is the watermark's; None: no watermark.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.latents import LatentCodec
-from training.network import Conditions, SayAnything, given
+from training.network import Conditions, SayAnything, constructor_arguments
 from training.settings import TrainingSettings
 
 PEAK_BF16 = {  # dense, as the makers state; the first name that is in the device's name counts
@@ -30,7 +30,7 @@ def clip_cost(network: SayAnything, codec: LatentCodec, settings: TrainingSettin
     dtype = torch.bfloat16 if settings.run.precision == "bf16" else torch.float32
     with torch.device("meta"):
         meta = SayAnything.from_configs(network.unet.config, network.id_guider.config, network.audio.config)
-        vae = type(codec.vae)(**given(codec.vae.config))
+        vae = type(codec.vae)(**constructor_arguments(codec.vae.config))
     modules: tuple[nn.Module, ...] = (meta, vae)
     for module in modules:  # diffusers makes a few parameters on the CPU whatever the default device
         nn.Module.to(module, device="meta", dtype=dtype)

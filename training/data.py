@@ -92,7 +92,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         self._names, self._shard = np.unique(index["shard"].to_numpy("S"), return_inverse=True)
         self._keys, self._frames = index["key"].to_numpy("S"), index["frames"].to_numpy(np.int64)
         self._places = {name: index[name].fillna(MISSING).to_numpy(np.int64) for name in PLACES}
-        self._of_source = OfSource(index["source_id"].to_numpy("S"), self._frames)
+        self._of_source = ClipsOfSource(index["source_id"].to_numpy("S"), self._frames)
         self.order = SampleOrder(self._shard, windows_of(self._frames, settings), settings.seed)
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         return StoredClip(key, int(self._frames[row]), lambda: OpenSample(self.shards, fields))
 
 
-class OfSource:
+class ClipsOfSource:
     """Finds a row by a random frame of the same source video."""
 
     def __init__(self, sources: np.ndarray, frames: np.ndarray) -> None:

@@ -55,10 +55,10 @@ class FaceFinder:
         stat = path.stat()
         asked = (path, stat.st_mtime_ns, stat.st_size, frames, mask)
         if self._last is None or self._last[0] != asked:
-            self._last = asked, self.followed(path, probe, frames, mask, on_frame)
+            self._last = asked, self._follow(path, probe, frames, mask, on_frame)
         return self._last[1]
 
-    def followed(
+    def _follow(
         self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object]
     ) -> FollowedFace:
         pictures = scan(path, probe, self.look_px, frames)
@@ -75,11 +75,11 @@ class FaceFinder:
                 landmarks.append(self.points(read_crops(reader, start, cutouts[start:stop], self.size), on_frame))
             face = median_face(within(boxes[part], cutouts[part], self.size))
             masks[part] = mask_boxes(np.concatenate(landmarks), face, mask)
-            cutouts[part], masks[part] = self.shown(cutouts[part], masks[part], face, mask)
+            cutouts[part], masks[part] = self.narrow(cutouts[part], masks[part], face, mask)
         reader.close()
         return FollowedFace(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
 
-    def shown(
+    def narrow(
         self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the squares that the network sees [T, 4], in source pixels, and the masks [T, 4] in their pixels.
@@ -119,7 +119,7 @@ class FaceFinder:
         found = mask_boxes(self.points(self.cut(rgb, square)[None]), face, mask)
         if not np.isfinite(found).all():
             raise ValueError(f"{path}: no face landmarks in it; give another picture with --reference")
-        shown, found = self.shown(square[None], found, face, mask)
+        shown, found = self.narrow(square[None], found, face, mask)
         return self.cut(rgb, shown[0]), found[0]
 
     def cut(self, rgb: np.ndarray, square: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from training import watermark
 from training.batch import fill_boxes
 from training.checkpoint import SETTINGS, codec_folder, export_of
 from training.chunk import average_segments, crossfade, frame_noise, keep_known
-from training.composite import Crop, paste, union
+from training.composite import PlacedCrop, paste, union
 from training.curated import curated_in
 from training.faces import FaceFinder, FollowedFace
 from training.latents import LatentCodec, concatenated_and_identity
@@ -237,7 +237,7 @@ class Generator:
         picture = read_pictures(film.reader, chosen, chosen + 1)[0]
         return picture.crop(film.track.squares[chosen], film.probe, self.faces.size), film.track.mask[chosen]
 
-    def place_crops(self, take: Take, made: Iterable[tuple[int, Picture, np.ndarray]]) -> Iterator[Crop]:
+    def place_crops(self, take: Take, made: Iterable[tuple[int, Picture, np.ndarray]]) -> Iterator[PlacedCrop]:
         """Yield what `generate_run` makes with its places in the source."""
         film = take.film
         for t, picture, crop in made:
@@ -249,7 +249,7 @@ class Generator:
                 box, found = film.track.boxes[source], self.faces.face_in(crop)
                 box = box if found is None else union(box, found * scale + corner)
             shown = picture.crop(square, film.probe, self.size)
-            yield Crop(picture, shown, crop, (mask - corner) / scale, square, box)
+            yield PlacedCrop(picture, shown, crop, (mask - corner) / scale, square, box)
 
     def locate_crop(self, track: FollowedFace, source: int) -> tuple[np.ndarray, np.ndarray]:
         """Return where the crop generated for a source frame lies, int [4], and its mask [4], both in source pixels."""

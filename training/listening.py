@@ -112,7 +112,7 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowBatch:
     """B windows ready for the network, and how far the frames of another sound lie from theirs."""
 
     inputs: DiffusionInputs
@@ -123,7 +123,7 @@ class Windows:
 class PairedWindows:
     """This rank's pairs of windows, in batches, encoded once: `pairs[i][0]` and `pairs[i][1]` are of the same clips."""
 
-    pairs: list[tuple[Windows, Windows]]
+    pairs: list[tuple[WindowBatch, WindowBatch]]
     settings: TrainingSettings
     ranks: Ranks
 
@@ -162,7 +162,9 @@ class PairedWindows:
         return summarize(torch.cat(differences), torch.cat(attainable), sigmas, self.ranks)
 
 
-def pair_windows(batch: Batch, apart: int, settings: TrainingSettings, codec: LatentCodec) -> tuple[Windows, Windows]:
+def pair_windows(
+    batch: Batch, apart: int, settings: TrainingSettings, codec: LatentCodec
+) -> tuple[WindowBatch, WindowBatch]:
     """Return the first and the last frames of long windows as two sets of windows."""
     frames = settings.data.frames
     first, second = (cut(batch, start, frames, settings.data.window_frames) for start in (0, apart))
@@ -181,12 +183,12 @@ def cut(batch: Batch, start: int, frames: int, window_frames: int) -> Batch:
     )
 
 
-def make_windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentCodec) -> Windows:
+def make_windows(own: Batch, other: Batch, settings: TrainingSettings, codec: LatentCodec) -> WindowBatch:
     inputs = prepare_inputs(own, codec, settings.noise, settings.model.fusion, mask_conditions=False)
     there, here = centres(other.mask_boxes), centres(own.mask_boxes)
     moved = shift_pictures(other.frames(), there - here)
     distance = codec.scale * (codec.condition(moved) - codec.condition(own.frames()))
-    return Windows(inputs, weighted_mean(distance.square(), inputs.mask))
+    return WindowBatch(inputs, weighted_mean(distance.square(), inputs.mask))
 
 
 def shift_pictures(pictures: Tensor, by: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ def shift_pictures(pictures: Tensor, by: Tensor) -> Tensor:
     return moved.unflatten(0, by.shape[:2])
 
 
-def differences_of(network: SayAnything, own: Windows, other: Windows, settings: TrainingSettings) -> Tensor:
+def differences_of(network: SayAnything, own: WindowBatch, other: WindowBatch, settings: TrainingSettings) -> Tensor:
     """Loss with the sound of `other` minus loss with their own, [B, sigmas]."""
     conditions = own.inputs.conditions
     wrong = replace(conditions, audio_rows=other.inputs.conditions.audio_rows)
@@ -212,7 +214,9 @@ def differences_of(network: SayAnything, own: Windows, other: Windows, settings:
     return torch.stack(levels, dim=1)
 
 
-def losses_inside(network: SayAnything, of: Windows, sigma: float, tokens: Tensor, residuals: list[Tensor]) -> Tensor:
+def losses_inside(
+    network: SayAnything, of: WindowBatch, sigma: float, tokens: Tensor, residuals: list[Tensor]
+) -> Tensor:
     """Equation 5 of each window at one noise level, mean under the mask, [B]."""
     inputs, level = of.inputs, torch.full_like(of.inputs.sigma, sigma)
     conditions = (inputs.conditions.concatenated, tokens, residuals)

@@ -81,7 +81,11 @@ class SayAnything(nn.Module):
         cls, unet: Mapping[str, Any], id_guider: Mapping[str, Any], audio: Mapping[str, Any]
     ) -> "SayAnything":
         """One of the same shape as another, from the `config` of its parts."""
-        return cls(SayAnythingUNet(**given(unet)), IDGuider(**given(id_guider)), AudioTokens(**given(audio)))
+        return cls(
+            SayAnythingUNet(**constructor_arguments(unet)),
+            IDGuider(**constructor_arguments(id_guider)),
+            AudioTokens(**constructor_arguments(audio)),
+        )
 
     def save(self, folder: Path) -> None:
         """Write the three parts as diffusers models: `unet/`, `id_guider/`, `audio/`."""
@@ -157,8 +161,8 @@ def svd_unet(base: Path) -> tuple[dict, dict[str, Tensor]]:
     return json.loads((folder / "config.json").read_text(encoding="utf-8")), weights
 
 
-def given(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A diffusers model's `config` as the arguments it was made with."""
+def constructor_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a diffusers model was made with, from its `config`."""
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 

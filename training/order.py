@@ -31,14 +31,14 @@ class SampleOrder:
         """The row of every window of an epoch: [len(self)] int32."""
         if epoch not in self._rows:
             self._rows = {e: rows for e, rows in self._rows.items() if abs(e - epoch) == 1}  # what is read ahead
-            self._rows[epoch] = self._permuted(epoch)
+            self._rows[epoch] = self._permute(epoch)
         return self._rows[epoch]
 
     def random(self, epoch: int, i: int, attempt: int = 0) -> np.random.Generator:
         """Random numbers for window i of an epoch, and for nothing else."""
         return np.random.default_rng((self.seed, epoch, i, attempt))
 
-    def _permuted(self, epoch: int) -> np.ndarray:
+    def _permute(self, epoch: int) -> np.ndarray:
         random = np.random.default_rng((self.seed, epoch))
         shards = int(self.shards.max()) + 1
         block = (random.permutation(shards) // self.block_shards)[self.shards]

@@ -64,10 +64,10 @@ def guide(
     """
     double = guidance != 1.0
 
-    def stacked(x: Tensor) -> Tensor:
+    def stack(x: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(x), x]) if double else x
 
-    tokens, residuals = stacked(tokens), [stacked(residual) for residual in residuals]
+    tokens, residuals = stack(tokens), [stack(residual) for residual in residuals]
     shown = torch.cat([concatenated, concatenated]) if double else concatenated
 
     def network_at(scaled: Tensor, c_noise: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class Trainer:
         self.codec, self.network = models(settings, data, ranks, init)
         validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
         if isinstance(data, Indexed) and settings.data.cache != "none":
-            data.cache = cached(data, settings, run, self.codec, ranks)
+            data.cache = make_cache(data, settings, run, self.codec, ranks)
         if init is None and settings.model.audio_numbers:
             self.network.audio.fit(heard_rows(data))
         if settings.run.checkpointing:
@@ -166,7 +166,7 @@ class Trainer:
 
     def _last_good(self) -> str:
         self.checkpoints.finish()
-        found = self.checkpoints.found()
+        found = self.checkpoints.list_whole()
         last = f"the last checkpoint from before is {found[-1]}" if found else "no checkpoint was saved before"
         return (
             f"{self.skipped_in_a_row} steps in a row had gradients that are not finite, and nothing will change that; "
@@ -271,8 +271,8 @@ def heard_rows(data: Dataset) -> torch.Tensor:
     return torch.cat(found)
 
 
-def cached(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCodec, ranks: Ranks) -> Cache:
-    """What the network sees of every clip, made once and kept in the run."""
+def make_cache(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCodec, ranks: Ranks) -> Cache:
+    """Make what the network sees of every clip, once, or open what an earlier start made in the run."""
     if settings.data.cache == "latents" and settings.model.fusion == "video_fusion":
         raise ValueError("model.fusion video_fusion needs the pictures of every frame: --set data.cache=pictures")
     clips = data.clips()

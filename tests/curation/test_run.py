@@ -16,6 +16,8 @@ from manifests.reader import read_clips, read_sources
 from pipelines import ROOT
 from tests.talkers import run_curation
 
+pytestmark = pytest.mark.slow  # the whole command, on Ray
+
 # Enough to see both kinds of end; too few for the lip probe to fit on.
 FEW = ("late_4", "gap_15", "silence", "no_audio")
 UNFITTED = ("--set", "filters/lip_audio.keep_unknown=true")
@@ -41,9 +43,12 @@ def curated_few(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_sound_and_features_are_shifted_by_the_measured_offset(curated_few, talkers):
+def test_nothing_is_shifted_where_no_probe_could_be_fitted(curated_few):
+    """With one, `tests/demo/test_verdicts.py` finds the sound of late_4.mp4 shifted by its offset."""
     clips = read_clips(curated_few)
-    assert clips[clips.kept].audio_shift_frames.eq(0).all()  # no probe could be fitted, so nothing is moved
+    kept = clips[clips.kept]
+    assert kept.source.str.endswith("late_4.mp4").any() and kept.lip_offset_frames.isna().all()
+    assert kept.audio_shift_frames.eq(0).all()
 
 
 def test_a_run_ends_with_its_report(curated_few):
@@ -108,7 +113,7 @@ def test_an_interrupted_run_continues_to_the_same_shards(few, curated_few, tmp_p
     while not (begun.exists() and begun.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "the same command continues" in errors
     done = run_curation("--profile", "embedded", "--videos", few, "--output", tmp_path, "--workers", "1", *UNFITTED)

@@ -104,6 +104,7 @@ def test_the_large_detector_agrees_with_the_small_one(detector: YoloFace, photog
     np.testing.assert_allclose(from_left[1][1], LARGE, atol=5)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_the_cache_and_nothing_is_said(tmp_path: Path) -> None:
     path = weights.find("yolov8n_face")
     if path is None:

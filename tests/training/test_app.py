@@ -19,6 +19,8 @@ from media.encode import encode_flac
 from pipelines import ROOT
 from tests.training.toys import make_checkpoint
 
+pytestmark = pytest.mark.slow  # the page in a process of its own
+
 pytest.importorskip("gradio", reason="gradio, of the extra `app`, is not installed")
 
 

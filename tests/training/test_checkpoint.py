@@ -90,7 +90,7 @@ def test_the_newest_are_kept(tmp_path):
     for step in (9, 10, 100):
         state.step = step
         checkpoints.save(state)
-    assert [path.name for path in checkpoints.found()] == ["step-00000010", "step-00000100"]
+    assert [path.name for path in checkpoints.list_whole()] == ["step-00000010", "step-00000100"]
 
 
 def test_ema_weights_are_in_the_network_for_a_while_and_nothing_has_changed_afterwards(tmp_path):
@@ -134,6 +134,7 @@ with join_ranks("cpu") as ranks:
 """
 
 
+@pytest.mark.slow
 def test_training_goes_on_and_meets_while_a_checkpoint_is_written_slowly(tmp_path):
     make_base(tmp_path / "svd")
     (tmp_path / "slow.py").write_text(SLOW_DISK)

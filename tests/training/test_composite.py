@@ -9,7 +9,7 @@ from media.frames import Picture, rgb_matrix
 from media.geometry import smooth
 from training.composite import (
     BOX_FRAMES,
-    Crop,
+    PlacedCrop,
     average_over_time,
     bounds_of,
     compose,
@@ -111,12 +111,12 @@ def shaded(width: int = 96, height: int = 64) -> Picture:
     return Picture((luma, chroma[0], chroma[1]), matrix, False, 1)
 
 
-def crops(added: Sequence[np.ndarray]) -> list[Crop]:
+def crops(added: Sequence[np.ndarray]) -> list[PlacedCrop]:
     """Crops of a shaded picture as a network would make them that adds these colours to it, [64, 64, 3] or less."""
     source = shaded()
     shown = source.crop(SQUARE, SimpleNamespace(width=96, height=64), 64)  # pyright: ignore[reportArgumentType]
     made = [np.clip(shown + colours, 0, 255).astype(np.uint8) for colours in added]
-    return [Crop(source, shown, each, MASK, SQUARE, BOX) for each in made]
+    return [PlacedCrop(source, shown, each, MASK, SQUARE, BOX) for each in made]
 
 
 INSIDE = np.zeros((64, 64, 1))
@@ -157,7 +157,7 @@ def test_the_edges_of_what_is_pasted_follow_smoothed_boxes():
     found = np.array([box for _, box in average_over_time(((None, box) for box in boxes), BOX_FRAMES)])
     jitter = [np.sqrt((np.diff(track, 2, axis=0) ** 2).mean()) for track in (boxes, found)]
     assert jitter[1] < jitter[0] / 15
-    green = [Crop(source, c.source, np.full_like(c.made, (0, 255, 0)), MASK, SQUARE, box)
+    green = [PlacedCrop(source, c.source, np.full_like(c.made, (0, 255, 0)), MASK, SQUARE, box)
              for c, box in zip(crops([np.zeros(3)] * 40), boxes, strict=True)]  # fmt: skip
     areas = [int((planes[0] != source.planes[0]).sum()) for planes in paste(green, None)]
     raw = [

@@ -17,7 +17,7 @@ from shards.sample import decode_npy
 from tests.training.conftest import CLIPS
 from tests.training.numbered import DIM, LAYERS, SIDE, damage, face, number_of, numbers_in, write_shards
 from training.batch import Batch
-from training.data import DataError, Dataset, OfSource, held_out_sources, loader, open_data
+from training.data import ClipsOfSource, DataError, Dataset, held_out_sources, loader, open_data
 from training.settings import DataSettings
 
 T = 16
@@ -115,7 +115,7 @@ def test_the_reference_comes_from_any_clip_of_the_source(shards: Path):
 
 
 def test_every_frame_of_a_source_is_as_likely():
-    of_source = OfSource(np.array([b"a", b"b", b"a", b"a"]), np.array([1, 50, 1, 2]))
+    of_source = ClipsOfSource(np.array([b"a", b"b", b"a", b"a"]), np.array([1, 50, 1, 2]))
     random = np.random.default_rng(0)
     drawn = [of_source.row_of_frame(2, random) for _ in range(400)]
     assert [drawn.count(row) for row in range(4)] == pytest.approx([100, 0, 100, 200], abs=40)

@@ -183,6 +183,7 @@ def test_what_cannot_be_done_is_told(generator, checkpoint, videos, tmp_path, ca
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_list_does_what_it_can_and_says_what_it_could_not(checkpoint, videos, tmp_path):
     tone = sound(tmp_path, 6400)
     jobs = tmp_path / "jobs.csv"

@@ -93,6 +93,7 @@ def pairs_of(squares: Path, base: Path, windows: int, *settings: str, ranks: Ran
     return PairedWindows.of(data.validation() or data, chosen, codec, ranks)
 
 
+@pytest.mark.slow
 def test_a_short_training_listens_and_an_untrained_network_does_not(
     squares: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

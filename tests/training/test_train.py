@@ -16,6 +16,8 @@ from pipelines import ROOT
 from tests.training.toys import make_base
 from training import loss, train
 
+pytestmark = pytest.mark.slow  # every test trains
+
 SMALL = ["data.size=32", "data.frames=4", "optimizer.global_batch=4", "optimizer.micro_batch=2", "data.workers=0",
          "optimizer.warmup_steps=2", "run.threads=1", "run.validation_windows=2", "run.validation_steps=2",
          "run.validate_every=100", "run.save_every=2", "run.log_every=1", "data.cache=none",

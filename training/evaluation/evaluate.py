@@ -199,10 +199,10 @@ def load_networks(
         DETECTOR_PX,
         ClipFeatures,
         FrameFeatures,
-        LipScore,
+        LipMetric,
         PerceptualDistance,
         PixelSimilarity,
-        SyncScore,
+        SyncMetric,
     )
 
     found = Networks([], {}, None)
@@ -229,7 +229,7 @@ def load_networks(
     if "sync" in metrics:
         from models.syncnet import SyncNet
 
-        found.metrics.append(SyncScore(SyncNet(files[WEIGHTS["sync"]], options.device)))
+        found.metrics.append(SyncMetric(SyncNet(files[WEIGHTS["sync"]], options.device)))
     if options.lip_probe is not None:
         from models.face_landmarks import FaceLandmarks
         from models.lip_probe import LipProbe
@@ -237,7 +237,7 @@ def load_networks(
 
         landmarks, whisper = (files[name] for name in LIP_WEIGHTS)
         probe = LipProbe.load(options.lip_probe)
-        found.metrics.append(LipScore(probe, FaceLandmarks(landmarks), WhisperFeatures(whisper, options.device)))
+        found.metrics.append(LipMetric(probe, FaceLandmarks(landmarks), WhisperFeatures(whisper, options.device)))
     return found
 
 

@@ -79,7 +79,7 @@ class Unit(nn.Module):
         return relu(self.conv(same(pixels, (size[0], size[1], size[2]), (stride[0], stride[1], stride[2]))))
 
 
-class Pool(nn.Module):
+class SamePool(nn.Module):
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
@@ -104,7 +104,7 @@ class Mixed(nn.Module):
                 "Branch_3/Conv3d_0b_1x1": Unit(inputs, four),
             }
         )
-        self.pool = Pool((3, 3, 3), (1, 1, 1))
+        self.pool = SamePool((3, 3, 3), (1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         units = self.branches
@@ -123,19 +123,19 @@ class I3DNetwork(nn.Module):
         self.layers = nn.ModuleDict(
             {
                 "Conv3d_1a_7x7": Unit(3, 64, 7, 2),
-                "MaxPool3d_2a_3x3": Pool((1, 3, 3), (1, 2, 2)),
+                "MaxPool3d_2a_3x3": SamePool((1, 3, 3), (1, 2, 2)),
                 "Conv3d_2b_1x1": Unit(64, 64),
                 "Conv3d_2c_3x3": Unit(64, 192, 3),
-                "MaxPool3d_3a_3x3": Pool((1, 3, 3), (1, 2, 2)),
+                "MaxPool3d_3a_3x3": SamePool((1, 3, 3), (1, 2, 2)),
                 "Mixed_3b": Mixed(192, (64, 96, 128, 16, 32, 32)),
                 "Mixed_3c": Mixed(256, (128, 128, 192, 32, 96, 64)),
-                "MaxPool3d_4a_3x3": Pool((3, 3, 3), (2, 2, 2)),
+                "MaxPool3d_4a_3x3": SamePool((3, 3, 3), (2, 2, 2)),
                 "Mixed_4b": Mixed(480, (192, 96, 208, 16, 48, 64)),
                 "Mixed_4c": Mixed(512, (160, 112, 224, 24, 64, 64)),
                 "Mixed_4d": Mixed(512, (128, 128, 256, 24, 64, 64)),
                 "Mixed_4e": Mixed(512, (112, 144, 288, 32, 64, 64)),
                 "Mixed_4f": Mixed(528, (256, 160, 320, 32, 128, 128)),
-                "MaxPool3d_5a_2x2": Pool((2, 2, 2), (2, 2, 2)),
+                "MaxPool3d_5a_2x2": SamePool((2, 2, 2), (2, 2, 2)),
                 "Mixed_5b": Mixed(832, (256, 160, 320, 32, 128, 128)),
                 "Mixed_5c": Mixed(832, (384, 192, 384, 48, 128, 128)),
             }

@@ -129,12 +129,12 @@ def measure(
     probes = {side: probe(path) for side, path in paths.items()}
     check_comparable(paths, probes, settings.length_tolerance)
     sounds: Sounds = dict.fromkeys(SIDES)
-    if any(isinstance(each, SyncScore | LipScore) for each in metrics):
+    if any(isinstance(each, SyncMetric | LipMetric) for each in metrics):
         sounds = {side: read_audio(path, probes[side]) for side, path in paths.items()}
         if sounds[GENERATED] is None:
             raise ValueError(f"{paths[GENERATED]}: no sound, which sync is about; choose other --metrics")
     faces = None if detector is None else find_faces(paths[REFERENCE], probes[REFERENCE], detector)
-    crops_for_sync = any(isinstance(each, SyncScore) for each in metrics)
+    crops_for_sync = any(isinstance(each, SyncMetric) for each in metrics)
     for each in metrics:
         each.reset(video, sounds)
     frames, promised = 0, min(found.frames for found in probes.values())
@@ -290,7 +290,7 @@ class ClipFeatures:
         return {"clips": self.count}
 
 
-class SyncScore:
+class SyncMetric:
     """SyncNet's confidence, distance and offset of both videos, each with its own sound."""
 
     def __init__(self, network: "SyncNet") -> None:
@@ -333,7 +333,7 @@ class SyncScore:
         return {"sync_c": found.confidence, "sync_d": found.min_distance, "sync_offset_frames": -found.offset_frames}
 
 
-class LipScore:
+class LipMetric:
     """The lip probe's confidence and offset of both videos, each with its own sound."""
 
     def __init__(self, network: "LipProbe", landmarks: "FaceLandmarks", whisper: "WhisperFeatures") -> None:

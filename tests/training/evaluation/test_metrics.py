@@ -24,12 +24,12 @@ from training.evaluation.metrics import (
     Chunk,
     ClipFeatures,
     FaceCrop,
-    LipScore,
+    LipMetric,
     Metric,
     PixelSimilarity,
     Row,
     Settings,
-    SyncScore,
+    SyncMetric,
     cut,
     measure,
     read_chunks,
@@ -119,7 +119,7 @@ def test_sync_of_chunks_is_sync_of_the_whole(syncnet: SyncNet, monkeypatch: pyte
     crops = random.randint(0, 256, (21, 224, 224, 3)).astype(np.uint8)
     sound = AudioTrack((3000 * random.normal(size=21 * 640)).astype(np.int16))
     whole = syncnet.measure(crops, sound[:])
-    sync = SyncScore(syncnet)
+    sync = SyncMetric(syncnet)
     sync.reset(0, {GENERATED: sound, REFERENCE: None})
     for first in range(0, 21, 4):
         part = chunk(crops[first : first + 4], crops[first : first + 4], first)
@@ -148,7 +148,7 @@ class Whisper:
 
 def test_lip_probe_says_nothing_of_a_video_without_mouths() -> None:
     probe = LipProbe(np.zeros((384, 96)), np.zeros((576, 2 * CHANNELS)), np.zeros(2 * CHANNELS), np.zeros(5), 0, 0, 0)
-    lip = LipScore(probe, Landmarks(), Whisper())  # type: ignore[arg-type]
+    lip = LipMetric(probe, Landmarks(), Whisper())  # type: ignore[arg-type]
     lip.reset(0, dict.fromkeys(SIDES, AudioTrack(np.zeros(6400, np.int16))))
     part = chunk(np.zeros((10, 4, 4, 3), np.uint8), np.zeros((10, 4, 4, 3), np.uint8))
     part.__dict__["faces"] = dict.fromkeys(SIDES, np.zeros((10, 320, 320, 3), np.uint8))
@@ -225,12 +225,12 @@ def test_video_without_a_face_is_refused(tmp_path: Path) -> None:
 def test_sync_without_sound_is_refused(tmp_path: Path, syncnet: SyncNet) -> None:
     ours = video(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"a.mp4: no sound"):
-        compared(ours, ours, SyncScore(syncnet), detector=Detector())
+        compared(ours, ours, SyncMetric(syncnet), detector=Detector())
 
 
 def test_sync_is_measured_in_a_video_with_sound(tmp_path: Path, syncnet: SyncNet) -> None:
     ours = video(tmp_path / "a.mp4", sound=True)
-    found = compared(ours, ours, SyncScore(syncnet), detector=Detector())
+    found = compared(ours, ours, SyncMetric(syncnet), detector=Detector())
     assert found["sync_c"] == found["reference_sync_c"]
     assert found["sync_c"] is not None
 
