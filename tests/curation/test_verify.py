@@ -613,23 +613,22 @@ def test_another_state_or_other_rows_in_the_manifests_are_a_finding(recorded: Pa
     ]
     curated = json.loads(ends[0]["curated"])
     curated["clips"][0] |= {"end_frame": 4}
-    curated["clips"][2]["kept"] = False
     write_ledger(recorded, changed(ends, "/raw/anna.mp4", curated=json.dumps(curated)))
     assert findings(recorded, "ledger") == [
         "/raw/anna.mp4: clip anna-0 [0, 4) is in the ledger alone; run the same command again",
         "/raw/anna.mp4: clip anna-0 [0, 5) is in clips.parquet alone; run the same command again",
-        "/raw/anna.mp4: clip anna-1 is kept, and was dropped when its source was curated",
     ]
 
 
-def test_what_a_corpus_filter_dropped_is_no_contradiction(recorded: Path) -> None:
+@pytest.mark.parametrize(("row", "told"), [(0, "kept is True, False"), (1, "kept is False, True")])
+def test_a_verdict_that_is_not_the_ledgers_is_a_finding(recorded: Path, row: int, told: str) -> None:
     ends = ends_of(recorded)
     curated = json.loads(ends[0]["curated"])
-    for clip in curated["clips"]:
-        clip["kept"] = True
+    curated["clips"][row]["kept"] ^= True
     write_ledger(recorded, changed(ends, "/raw/anna.mp4", curated=json.dumps(curated)), [])
     (recorded / "ledger" / "000001.parquet").unlink()
-    assert verify(recorded) == []
+    key = curated["clips"][row]["key"]
+    assert findings(recorded, "value") == [f"/raw/anna.mp4: clip {key}: {told} in the ledger"]
 
 
 def test_a_part_that_is_gone_or_holds_other_samples_is_a_finding(recorded: Path) -> None:
