@@ -1,6 +1,7 @@
 """Parquet tables that say what they are: kind and schema version in the file, meaning beside each column.
 
-The bytes are a function of the rows and of the installed pandas and pyarrow: no time, no host, no index.
+The bytes are a function of the rows and of the installed pandas and pyarrow: no time, no host, no index. Every page
+has a checksum, without which a turned bit may well decompress to another number.
 `pandas.read_parquet` opens them with the dtypes that were written.
 """
 
@@ -47,14 +48,16 @@ def write_table(
         metadata[NOTE + name.encode()] = text.encode()
     fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in table.schema]
     with atomic_write(path) as file:
-        pq.write_table(table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd")
+        pq.write_table(
+            table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd", write_page_checksum=True
+        )
 
 
 def read_table(path: Path, table_format: TableFormat, columns: list[str] | None = None) -> pd.DataFrame:
     """The rows, with the dtypes that were written. Raises TableError if the file is not `table_format`."""
     check_format(path, table_format)
     try:
-        return pq.ParquetFile(path).read(columns).to_pandas()
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: cannot be read: {last_line(error)}") from error
 
