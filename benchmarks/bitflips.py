@@ -1,12 +1,12 @@
 """Turns one bit at a time in a finished output: `curation.verify --all` finds it, or it is shown to change nothing.
 
-    python benchmarks/bitflips.py --output OUT [--flips 100] [--seed 0] [--json FILE]
+    python benchmarks/bitflips.py [--output OUT] [--flips 100] [--seed 0] [--json FILE]
 
-OUT is copied first, and every bit is turned back after it was looked at. The flips go in equal numbers into shards,
-parts, the index, the manifests and the ledger, the file and the bit drawn at random. A flip without a finding is
-harmless if everything that any reader gets is as before: all rows, types and notes of the tables, the lines of the
-logs, the bytes of every sample; it lies then in what no reader looks at, such as the padding of a tar. Exit code 1: a
-flip was neither.
+OUT (without it a small output is made up) is copied first, and every bit is turned back after it was looked at. The
+flips go in equal numbers into shards, parts, the index, the manifests and the ledger, the file and the bit drawn at
+random. A flip without a finding is harmless if everything that any reader gets is as before: all rows, types and notes
+of the tables, the lines of the logs, the bytes of every sample; it lies then in what no reader looks at, such as the
+padding of a tar. Exit code 1: a flip was neither.
 """
 
 import argparse
@@ -23,12 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 import pyarrow.parquet as pq
+import yaml
 
 from benchmarks.result import write_json
 from curation.ledger_files import read_log
 from curation.verify.command import verify
 from shards.reader import iterate
 from shards.sample import sample_sha256
+from storage.table import NOTE
+from tests.curation.finished import build, record
 
 KINDS = {
     "shards": ("shards/*.tar",),
@@ -44,13 +47,15 @@ def content(file: Path) -> Any:
     if file.suffix == ".tar":
         return [(sample.key, sample_sha256(sample.members)) for sample in iterate(file)]
     if file.suffix == ".parquet":
-        table = pq.ParquetFile(file)
-        fields = [(field.name, str(field.type), field.metadata) for field in table.schema_arrow]
+        table = pq.ParquetFile(file, page_checksum_verification=True)
+        schema = table.schema_arrow
+        meanings = [(field.name, str(field.type), (field.metadata or {}).get(b"meaning")) for field in schema]
+        notes = {name: text for name, text in schema.metadata.items() if name.startswith(NOTE)}
         frame: pd.DataFrame = table.read().to_pandas()
-        return fields, table.schema_arrow.metadata, frame.to_csv(), [str(kind) for kind in frame.dtypes]
+        return meanings, notes, frame.to_csv(), [str(kind) for kind in frame.dtypes]
     if file.suffix == ".log":
         return read_log(file)
-    return file.read_bytes()
+    return yaml.safe_load(file.read_bytes()) if file.suffix == ".yaml" else file.read_bytes()
 
 
 def turn(file: Path, place: int, bit: int) -> None:
@@ -86,17 +91,23 @@ def files_of(output: Path, patterns: Iterable[str]) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="a finished output; it is copied")
+    parser.add_argument("--output", type=Path, help="a finished output; it is copied")
     parser.add_argument("--flips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     drawn, counts, missed = random.Random(options.seed), Counter[tuple[str, str]](), []
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(shutil.copytree(options.output, Path(folder) / "out"))
+        output = Path(folder) / "out"
+        if options.output:
+            shutil.copytree(options.output, output)
+        else:
+            output.mkdir()
+            build(output)
+            record(output)
         whole = verify(output)
         if whole:
-            sys.exit(f"{options.output} is not whole to begin with: {whole[0].text}")
+            sys.exit(f"{options.output or output} is not whole to begin with: {whole[0].text}")
         for number in range(options.flips):
             kind = list(KINDS)[number % len(KINDS)]
             file = drawn.choice(files_of(output, KINDS[kind]))
