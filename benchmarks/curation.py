@@ -9,7 +9,7 @@ The sources are built by benchmarks/sources.py: talkers of which everything is k
 without a face. Nothing is shared between sources, so a corpus of which 90 % is dropped early (half of it for its sound,
 half for its pictures) costs what its sources cost: its numbers are sums of the measured ones by their shares.
 
-Once for all sources of one size (1080 where it is among them): the whole command with Ray, the corpus filter, packing
+Once for all sources of one size (1080 where it is among them): the whole command with Ray, packing
 and the report; and benchmarks/naive.py, whose verdicts are compared with the command's. `ratio_to_...` is always our
 CPU time over the other's.
 

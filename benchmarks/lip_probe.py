@@ -23,10 +23,12 @@ import numpy as np
 import pandas as pd
 
 import weights
-from manifests.reader import read_clips
+from curation.filters.lip_audio import read_record
 from models.lip_probe import COMPONENTS, LAGS, NULL_FRAMES, REGRESSORS, ROWS_PER_FRAME, LipProbe, LipRecord, LipScore
 from models.lip_probe_fit import calibrate, fit_probe, keys_in, records_in
 from models.mouth import MOTIONS
+from shards.reader import iterate
+from shards.sample import WHISPER
 
 # Clips that show the same person, or may: never in different halves, never each other's foreign voice.
 SAME_PERSON = {
@@ -54,12 +56,10 @@ class Labelled:
 def read_labelled(clips: Path, output: Path) -> list[Labelled]:
     """The clips of files with speech that a curation left in its parts, with their labels."""
     labels = pd.read_csv(clips / "labels.csv").set_index("file").to_dict("index")
-    rows = read_clips(output)
-    files = dict(zip(rows["key"], rows["source"].str.rsplit("/", n=1).str[-1], strict=True))
-    parts = sorted(output.glob("parts/*/*.tar"))
+    samples = (sample for part in sorted(output.glob("parts/*/*.tar")) for sample in iterate(part))
     found = []
-    for record in records_in(parts, keys_in(parts)):
-        file = files[record.key]
+    for sample in (sample for sample in samples if {"mouth.npy", WHISPER} <= sample.members.keys()):
+        record, file = read_record(sample), sample.json["source"]
         label = labels[file]
         person = next((name for part, name in SAME_PERSON.items() if part in file), file)
         if label["audio"] == "speech":
@@ -162,7 +162,7 @@ def print_auc(results: dict[str, Result]) -> None:
             cells.append(f"{auc(good, bad):>19.3f} ({len(bad):>4})")
         print(f"{name:<34}" + " ".join(cells))
     print("\nconfidence: good 5 %, median; foreign voice 95 %, 99 %; offsets of good clips: quartiles, within 1 of 0")
-    for name, result in results.items():
+    for name, result in ((name, result) for name, result in results.items() if result.own):
         own = np.array([score.confidence for score in result.own])
         bad = np.array([score.confidence for score in result.others["foreign voice"]])
         offsets = np.array([score.offset_frames for score in result.own])
@@ -203,15 +203,22 @@ def judge_with(probe: LipProbe, record: LipRecord) -> LipScore | None:
 
 
 def of_other_half(clips: Sequence[Labelled], drawn: Sequence[LipRecord]) -> Judge:
-    """Judges each clip by a probe that was fitted on the clips of the other half of the people, and on drawn ones."""
+    """Judges each clip by a probe that was fitted on the clips of the other half of the people, and on drawn ones.
+
+    It says nothing where those clips are too few to fit on.
+    """
     people = [clip.record.source_id for clip in clips]
-    probes = []
+    probes: list[LipProbe | None] = []
     for half in range(HALVES):
         taught = [clip.record for clip in clips if half_of(clip.record.source_id, people) != half]
         fit = fit_probe(lambda taught=taught: iter([*taught, *drawn]))
-        assert fit is not None, "too few clips to fit a probe on"
-        probes.append(fit.probe)
-    return lambda record: judge_with(probes[half_of(record.source_id, people)], record)
+        probes.append(fit.probe if fit else None)
+
+    def judge(record: LipRecord) -> LipScore | None:
+        probe = probes[half_of(record.source_id, people)]
+        return judge_with(probe, record) if probe else None
+
+    return judge
 
 
 def print_clips(clips: Sequence[Labelled], probe: LipProbe) -> None:
