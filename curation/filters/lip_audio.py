@@ -31,7 +31,7 @@ class LipAudio(Filter):
     min_agreement: float = 0.7  # of the windows of a clip above 8 s; a miming singer has less (benchmarks/README.md)
     short_s: float = 4.0  # a low score of a shorter clip says little: 9 % of good 2 s clips have one, of 4 s none
     max_offset_frames: NonNegativeInt = 6  # LatentSync's for SyncNet
-    min_repair_frames: NonNegativeInt = 2  # the probe's zero is good to one frame, so smaller offsets are left alone
+    min_repair_frames: NonNegativeInt = 1  # smaller offsets stay: none, or one training set has several alignments
     keep_unknown: bool = False  # what becomes of clips that cannot be judged
 
     NEEDS = (LANDMARKS, WHISPER_ROWS)
@@ -45,7 +45,7 @@ class LipAudio(Filter):
     RULE_SETTINGS = ("short_s", "keep_unknown")
     SCORES = {
         "lip_confidence": "lip probe: height of the best lag's correlation over the median of all lags, 0 to 1",
-        "lip_offset_frames": "lip probe: frames by which the sound comes after the lips, good to one frame",
+        "lip_offset_frames": "lip probe: frames by which the sound comes after the lips; 0 is what drawn talkers have",
         "lip_zero_frames": "lip probe: what it reads of clips that are in sync, taken off every offset",
         "lip_threshold": "lip probe: the confidence that 99 of 100 foreign voices stay below at this clip's length",
         "lip_window_confidence": "lip probe: median confidence of 4 s windows, for clips above 8 s",
