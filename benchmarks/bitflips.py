@@ -5,8 +5,8 @@
 OUT (without it a small output is made up) is copied first, and every bit is turned back after it was looked at. The
 flips go in equal numbers into shards, parts, the index, the manifests and the ledger, the file and the bit drawn at
 random. A flip without a finding is harmless if everything that any reader gets is as before: all rows, types and notes
-of the tables, the lines of the logs, the bytes of every sample; it lies then in what no reader looks at, such as the
-padding of a tar. Exit code 1: a flip was neither.
+of the tables, what the logs say that is still of use, the bytes of every sample; it lies then in what no reader looks
+at, such as the padding of a tar. Exit code 1: a flip was neither.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.result import write_json
-from curation.ledger_files import read_log
+from curation.ledger_files import ATTEMPTS, read_finished, read_log
 from curation.verify.command import verify
 from shards.reader import iterate
 from shards.sample import sample_sha256
@@ -53,6 +53,8 @@ def content(file: Path) -> Any:
         notes = {name: text for name, text in schema.metadata.items() if name.startswith(NOTE)}
         frame: pd.DataFrame = table.read().to_pandas()
         return meanings, notes, frame.to_csv(), [str(kind) for kind in frame.dtypes]
+    if file.name == ATTEMPTS:  # a source that has ended is no attempt any more
+        return read_log(file) - {row["path"] for _, row in read_finished(file.parents[1])}
     if file.suffix == ".log":
         return read_log(file)
     return yaml.safe_load(file.read_bytes()) if file.suffix == ".yaml" else file.read_bytes()
