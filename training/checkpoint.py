@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
@@ -163,12 +164,12 @@ class Checkpoints:
         content = state.as_dict()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load(
-                content,
-                storage_reader=PlainReader(found[-1]),
-                planner=PlainPlanner(),
-                no_dist=self.ranks.world == 1,
-            )
+            reader, alone = PlainReader(found[-1]), self.ranks.world == 1
+            try:
+                load(content, storage_reader=reader, planner=PlainPlanner(), no_dist=alone)
+            except CheckpointException as error:  # no Exception, so nobody above would take it for one
+                whys = "; ".join(str(why) for why, _ in error.failures.values())
+                raise ValueError(f"{found[-1]}: cannot be resumed: {whys}") from error
         state.restore(content)
         return True
 
