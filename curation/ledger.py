@@ -37,9 +37,8 @@ from curation.ledger_files import (
 from curation.source import Curated, Identity, writing
 from curation.videos import storable
 from storage.atomic_write import atomic_write, remove_leftovers
-from storage.table import TableFormat, read_table, write_table
+from storage.table import write_table
 
-SCORES = TableFormat("curation.corpus_scores", 1)
 SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
 # What decides the bytes of a part: these, but for the files that only judge, check or show what is finished.
@@ -186,25 +185,6 @@ class Ledger:
             append_to_log(self.folder / DROPPED_PARTS, [part.stem for part in gone])
         for part in gone:
             part.unlink(missing_ok=True)
-
-    def scores(self, stage: str) -> dict[str, dict[str, float]]:
-        """Return the scores that a corpus filter has stored, by key."""
-        found: dict[str, dict[str, float]] = {}
-        for path in self.score_segments(stage):
-            rows = read_table(path, SCORES).set_index("key").to_dict("index")
-            found |= {str(key): {str(name): float(value) for name, value in row.items()} for key, row in rows.items()}
-        return found
-
-    def settle(self, stage: str, scores: dict[str, dict[str, float]]) -> None:
-        """Store these scores; later runs use them, and do not measure their clips again."""
-        if scores:
-            self.guard()
-            frame = pd.DataFrame([{"key": key, **row} for key, row in sorted(scores.items())])
-            path = self.folder / f"{stage.split('/')[1]}-{len(self.score_segments(stage)):06d}.parquet"
-            write_table(path, frame, SCORES, dict.fromkeys(frame, f"{stage}, as in clips.parquet"))
-
-    def score_segments(self, stage: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{stage.split('/')[1]}-*.parquet"))
 
 
 def check_recipe(output: Path, recipe: dict[str, Any], fork: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from curation.stage import Filter, Stage, build_stages
+from curation.stage import Filter, Stage, build_stages, filters_of
 from curation.verdicts import judge
 from manifests.reader import ManifestError
 from manifests.schema import KEPT
@@ -92,10 +92,6 @@ def run_folder(output: Path, recipe: Mapping[str, Any]) -> Path:
 def stages_of(recipe: Mapping[str, Any]) -> list[Stage]:
     """The stages of a recipe, with their settings; no network is loaded."""
     return build_stages(pair for stage in recipe["profile"]["stages"] for pair in stage.items())
-
-
-def filters_of(stages: Sequence[Stage]) -> list[Filter]:
-    return [stage for stage in stages if isinstance(stage, Filter)]
 
 
 def limits_of(stages: Sequence[Stage], clips: pd.DataFrame) -> list[Threshold]:

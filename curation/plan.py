@@ -1,10 +1,8 @@
 """What a whole run will yield, take and need, from a seeded sample of its sources: `curation/run.py --plan`.
 
 1 % of the sources, at least 20, drawn from five layers of equal numbers by duration, go through all stages into
-OUT/plan; twice as many where a corpus filter found too little among them to judge by, and again. Each layer's seconds
-by reason, CPU time and bytes then stand for the layer's whole duration. The intervals are 90 % bootstrap intervals over
-the sampled sources, layer by layer: they say how much another sample would differ, not how wrong a corpus filter is
-when it is fitted on few clips.
+OUT/plan. Each layer's seconds by reason, CPU time and bytes then stand for the layer's whole duration. The intervals
+are 90 % bootstrap intervals over the sampled sources, layer by layer: they say how much another sample would differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from curation.stage import CorpusFilter, Stage
 from curation.videos import storable
 from manifests.reader import read_clips, read_sources
 from manifests.schema import KEPT
@@ -40,15 +37,10 @@ class Plan:
 
 def draw(videos: Sequence[Path], seed: int) -> Plan:
     """Read the header of every source and draw the sample."""
-    return draw_sample({path: duration_s(path) for path in videos}, seed, max(LEAST, round(SHARE * len(videos))))
-
-
-def draw_sample(durations: Mapping[Path, float], seed: int, wanted: int) -> Plan:
-    """Return a sample of `wanted` sources; a larger number gives the same sources and others."""
-    videos = list(durations)
+    durations = {path: duration_s(path) for path in videos}
     ordered = sorted(videos, key=lambda path: (durations[path], str(path)))
     layers = {path: i * LAYERS // len(ordered) for i, path in enumerate(ordered)}
-    wanted = min(len(ordered), wanted)
+    wanted = min(len(ordered), max(LEAST, round(SHARE * len(videos))))
     random = np.random.default_rng(seed)
     sample: list[Path] = []
     before = 0
@@ -59,24 +51,6 @@ def draw_sample(durations: Mapping[Path, float], seed: int, wanted: int) -> Plan
         sample += [members[i] for i in random.permutation(len(members))[:share]]
         before = after
     return Plan(durations, layers, sorted(sample))
-
-
-def double_sample(plan: Plan, seed: int) -> Plan:
-    """Return a sample of twice the size, which contains this one."""
-    return draw_sample(plan.durations, seed, 2 * len(plan.drawn))
-
-
-def undecided_filters(output: Path, stages: Sequence[Stage]) -> list[str]:
-    """Return the names of the corpus filters that could judge none of the sample's clips."""
-    clips = read_clips(output)
-    rows = [{str(name): value for name, value in row.items()} for row in clips.to_dict("records")]
-    found = []
-    for stage in stages:
-        if isinstance(stage, CorpusFilter):
-            given = [row for row in rows if row["kept"] or row["stage"] == stage.name]
-            if given and all(stage.is_undecided(row) for row in given):
-                found.append(stage.name)
-    return found
 
 
 def duration_s(path: Path) -> float:

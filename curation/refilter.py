@@ -4,8 +4,8 @@
 
 OUT2 becomes what a fresh run with these thresholds would give, or nothing is written. What stored scores cannot decide
 is refused: a clip that a filter would now let pass, and that the filters behind it never measured (`--score-only` runs
-measure everything), a setting that changes what is measured or how a source is cut, a score that depends on which
-other clips there are. The sources to curate again are then written to OUT2.recompute.csv, a list for `--videos`.
+measure everything), a setting that changes what is measured or how a source is cut. The sources to curate again are
+then written to OUT2.recompute.csv, a list for `--videos`.
 
 A run that did not measure everything leaves one row for a source that a filter drops as a whole; here its rows stay as
 they were cut, with all their scores: the same seconds, the same reasons. Exit code 0: done; 2: refused.
@@ -27,7 +27,7 @@ from command import parser_of
 from curation.ledger_files import part_path, read_finished
 from curation.limits import ORIGIN, read_recipe, run_folder, stages_of
 from curation.margin import cut_to_clip
-from curation.stage import CorpusFilter, Filter, Stage
+from curation.stage import Filter, Stage
 from curation.verdicts import KEEP, Verdict, drop, judge
 from manifests.reader import ManifestError, read_clips, read_run_notes, read_sources
 from manifests.schema import KEPT
@@ -66,12 +66,8 @@ class Missing:
         return f"{row['source']} {row['start_s']:.2f}-{row['end_s']:.2f} s ({row['reason']}): no {self.stage}"
 
 
-def refilter(output: Path, overrides: Sequence[str], to: Path, keep_fit: bool = False) -> pd.DataFrame:
-    """Write `to` and return its funnel. Raises RefilterError, ManifestError, PackError or ShardError before the end.
-
-    With `keep_fit` the scores of a filter that was fitted on the run's clips count, although a fresh run would fit it
-    on fewer of them.
-    """
+def refilter(output: Path, overrides: Sequence[str], to: Path) -> pd.DataFrame:
+    """Write `to` and return its funnel. Raises RefilterError, ManifestError, PackError or ShardError before the end."""
     old, new = read_recipe(output), read_recipe(output, overrides)
     check_settings(old, new)
     if to.exists() and any(to.iterdir()):
@@ -80,8 +76,6 @@ def refilter(output: Path, overrides: Sequence[str], to: Path, keep_fit: bool = 
     rows, before = records(clips), by_name(old)
     check_replay(rows, before, old["score_only"])
     verdicts = replay_all(rows, by_name(new), new["score_only"], Path(f"{to}.recompute.csv"))
-    if not (keep_fit or new["score_only"]):
-        check_fit(rows, verdicts, before)
     changed = [apply_verdict(row, verdict, before) for row, verdict in zip(rows, verdicts, strict=True)]
     of_sources = judge_sources(records(sources), changed)
     with atomic_folder(to) as folder:
@@ -204,26 +198,11 @@ def refusal(missing: Sequence[Missing], listed: Path) -> str:
     return "\n".join([head, *lines, *more, tail])
 
 
-def check_fit(rows: Sequence[Row], verdicts: Sequence[Verdict], stages: Stages) -> None:
-    """Raises RefilterError if a filter that is fitted on the run's own clips would now be fitted on others."""
-    for name, stage in stages.items():
-        if not isinstance(stage, CorpusFilter) or not stage.fits_on_run():
-            continue
-        pairs = zip(rows, (verdict.columns() for verdict in verdicts), strict=True)
-        lost = sum(has_reached(old, name, stages) and not has_reached(new, name, stages) for old, new in pairs)
-        if lost:
-            raise RefilterError(
-                f"{name} was fitted on the clips that reached it, and {lost} of them would no longer: a fresh "
-                "run would fit it on the rest and score those a little differently. Curate with --score-only, which "
-                "fits it on all; or add --keep-fit to judge by the scores there are."
-            )
-
-
 def apply_verdict(row: Row, verdict: Verdict, stages: Stages) -> Row:
     """Return a row with its new verdict, and its sound shifted as the filters that keep it say."""
     shift: int | None = row["audio_shift_frames"]
     for stage in stages.values():
-        if isinstance(stage, CorpusFilter) and shift is not None:
+        if isinstance(stage, Filter) and shift is not None:
             shift += stage.shift_frames(row) * (int(verdict.keep) - int(row["kept"]))
     left = left_aside(row)
     remainder = f"{left.stage}:{left.reason}" if left.stage and left.stage != verdict.stage else None
@@ -326,10 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="output folder of curation/run.py")
     parser.add_argument("--set", action="append", required=True, metavar="STAGE.SETTING=VALUE", help="a new threshold")
     parser.add_argument("--to", type=Path, required=True, help="new folder for shards and manifests")
-    parser.add_argument("--keep-fit", action="store_true", help="judge by a fit on clips that are dropped now")
     options = parser.parse_args(arguments)
     try:
-        table = refilter(options.output, options.set, options.to, options.keep_fit)
+        table = refilter(options.output, options.set, options.to)
     except (RefilterError, ManifestError, TableError, PackError, ShardError, OSError) as error:
         print(f"python -m curation.refilter: {error}", file=sys.stderr)
         return 2

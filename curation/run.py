@@ -134,18 +134,12 @@ def refuse(error: Exception) -> int:
 
 def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
     """`--plan`: a run over a sample, and what follows from it for all videos."""
-    from curation.plan import FOLDER, double_sample, draw, forecast, print_forecast, undecided_filters
-    from curation.stage import build_stages
+    from curation.plan import FOLDER, draw, forecast, print_forecast
 
     drawn = draw(videos, profile.seed)
     options.output /= FOLDER
     (options.output / "logs").mkdir(parents=True, exist_ok=True)
-    while (code := run(profile, drawn.drawn, options, lock)) == 0:
-        names = undecided_filters(options.output, build_stages(profile.stages))
-        if not names or len(drawn.drawn) == len(videos):
-            break
-        print(f"{', '.join(names)}: too few clips to judge by in {len(drawn.drawn)} sources; twice as many")
-        drawn = double_sample(drawn, profile.seed)
+    code = run(profile, drawn.drawn, options, lock)
     if code == 0:
         print_forecast(
             drawn, forecast(drawn, options.output), options.workers or os.cpu_count() or 1, worker_gpus(profile)

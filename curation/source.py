@@ -8,7 +8,7 @@ This is the unit of work, of commit and of failure. The way of a video:
    measures a clip, `judge` compares its numbers with the filter's limits, and a dropped clip skips the stages left.
 4. `write_part` encodes what comes out of the last stage, one clip at a time, into OUT/parts, and collects a row of
    every clip. The rows of a source cover each of its frames once.
-5. The driver commits the rows to the ledger. Corpus filters, packing and the manifests follow after the last source
+5. The driver commits the rows to the ledger. Packing and the manifests follow after the last source
    (`curation/corpus.py`).
 
 A file that cannot be used, or a stage that raises, becomes one row `error:...` over all of it.
@@ -193,7 +193,7 @@ def write_part(part: Path, clips: Iterator[Clip], recipe: str) -> tuple[list[dic
         for clip in clips:
             rows.append(clip_row(clip))
             if clip.frames is None or not (clip.verdict.keep or clip.collected):
-                continue  # dropped, and no corpus filter wants to look at it
+                continue  # dropped before the last filter, whose other thresholds might keep it
             sample = sample_of(clip, recipe)
             with writing(part):
                 if writer is None:
@@ -216,7 +216,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def sample_of(clip: Clip, recipe: str) -> Sample:
-    """Return the sample of a clip with what corpus filters collected; audio and features still have their margin."""
+    """Return the sample of a clip with what filters collected; audio and features still have their margin."""
     assert clip.frames is not None and clip.crop_boxes is not None
     members = {
         VIDEO: encode_mp4(clip.frames),

@@ -6,10 +6,9 @@ a Scan is a Step that looks at every scaled frame; neighbouring Scans share one 
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,7 +19,6 @@ from curation.verdicts import KEEP, Limit, Verdict, drop, judge
 from media.errors import MediaError
 from media.frames import GridReader, scale_frame
 from pipelines import stage_class
-from shards.sample import Sample
 
 # What stages need, give or end, in the words of the message about a wrong order.
 WHOLE_SOURCE = "the whole source"
@@ -110,6 +108,10 @@ class Filter(Stage):
         broken = self.broken_limits(scores)
         return drop(broken[0].reason) if broken else KEEP
 
+    def shift_frames(self, scores: Mapping[str, float]) -> int:
+        """Return by how many frames a kept clip's sound is moved when it is packed, at most the margin of its part."""
+        return 0
+
     def __call__(self, clip: Clip) -> Iterable[Clip]:
         clip = clip.add_scores(self.measure(clip))
         verdict = judge(clip.numbers(), [self])
@@ -145,45 +147,14 @@ class Watcher:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class CorpusFilter(Filter):
-    """A filter that needs all clips: it collects from each source; `curation/corpus.py` judges after the last one.
-
-    What `measure_all` gives may depend on the set of clips only, never on their order.
-    """
-
-    def collect(self, clip: Clip) -> dict[str, np.ndarray]:
-        """Return small arrays of this clip to keep in its part, by name."""
-        raise NotImplementedError
-
-    def measure_all(
-        self, keys: Collection[str], samples: Callable[[Collection[str]], Iterator[Sample]], output: Path, fitted: bool
-    ) -> dict[str, dict[str, float]]:
-        """key -> scores for each of `keys`; `samples` reads some of them, in some order, as often as it is called.
-
-        What is fitted is saved in `output`; `fitted` says that it was, by an earlier run, and is to be used.
-        """
-        raise NotImplementedError
-
-    def fits_on_run(self) -> bool:
-        """Whether what it measures depends on which clips reach it."""
-        return True
-
-    def is_undecided(self, scores: Mapping[str, float]) -> bool:
-        """Whether a dropped clip with these scores might get another verdict when there are more clips."""
-        return False
-
-    def shift_frames(self, scores: Mapping[str, float]) -> int:
-        """Return by how many frames a kept clip's sound is moved, at most the margin of `steps/whisper`."""
-        return 0
-
-    def __call__(self, clip: Clip) -> Iterable[Clip]:
-        yield replace(clip, collected={**clip.collected, **self.collect(clip)})
-
-
 def build_stages(stages: Iterable[tuple[str, Mapping[str, Any]]], device: str = "cpu") -> list[Stage]:
     """Return the stages of (name, settings) pairs that `pipelines` has checked, with their networks on `device`."""
     return [stage_class(name)(**settings).on(device) for name, settings in stages]
+
+
+def filters_of(stages: Iterable[Stage]) -> list[Filter]:
+    """Return those of the stages that judge, in order."""
+    return [stage for stage in stages if isinstance(stage, Filter)]
 
 
 def collect_meanings(stages: Iterable[Stage]) -> tuple[dict[str, str], dict[str, str]]:

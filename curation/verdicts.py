@@ -1,4 +1,4 @@
-"""Verdicts from numbers: `judge` makes every one of them, for the live run, for corpus filters and for refilter."""
+"""Verdicts from numbers: `judge` makes every one of them, for the live run and for refilter."""
 
 import math
 import operator

@@ -59,8 +59,13 @@ def write_summary(output: Path) -> pd.DataFrame:
     """Write manifests/summary.csv from clips.parquet; gives the funnel."""
     table = read_funnel(output)
     with atomic_write(output / FOLDER / "summary.csv") as file:
-        file.write(table.to_csv(index=False, lineterminator="\n").encode())
+        file.write(summary_text(table).encode())
     return table
+
+
+def summary_text(table: pd.DataFrame) -> str:
+    """Return the content of summary.csv for a funnel."""
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def print_summary(table: pd.DataFrame, console: Console | None = None) -> None:

@@ -8,7 +8,7 @@ hyperiqa, niqe    how good a picture is, as people see it; and without learned o
 syncnet           whether lips and sound fit, by the published network
 mouth             what the mouth does, in numbers, from landmarks
 mask              the rectangle around the mouth that training and generation hide (section 3.2)
-lip_probe         whether lips and sound fit, by a small regression; lip_probe_fit fits it on clips
+lip_probe         whether lips and sound fit, by a small regression (lip_probe.npz); lip_probe_fit fits another
 
 exported          networks of torch as ONNX files, made once; onnx_session runs them on one thread of the CPU
 whisper_encoder   Whisper's encoder as such a file, so that workers need no torch

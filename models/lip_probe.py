@@ -4,7 +4,6 @@ Not SyncNet: the confidence lies between 0 and 1, so SyncNet's thresholds mean n
 fits one. numpy only; landmarks and Whisper rows come from elsewhere.
 """
 
-import runpy
 import zipfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -207,7 +206,3 @@ class LipProbe:
         if shapes != ((COMPONENTS,), (REGRESSORS, MOTIONS), (MOTIONS,), (len(NULL_FRAMES),)):
             raise ValueError(f"{path}: a lip probe of another version, with shapes {shapes}; fit it again")
         return probe
-
-
-if __name__ == "__main__":  # the earlier name of the command
-    runpy.run_module("models.lip_probe_fit", run_name="__main__", alter_sys=True)

@@ -1,9 +1,10 @@
 """Fits a lip probe on unlabelled clips, and measures how high the confidence of a foreign voice gets.
 
-    python -m models.lip_probe_fit fit --clips OUT --output probe.npz
+    python -m models.lip_probe_fit --clips OUT --output probe.npz
 
-Clips that do not agree with the others have no vote after the first round; each clip is scored by a ridge that has not
-seen its source.
+then `--set filters/lip_audio.weights=probe.npz` for a run; `lip_probe.md` says how the shipped one was made. Clips that
+do not agree with the others have no vote after the first round; each clip is scored by a ridge that has not seen its
+source.
 """
 
 import argparse
@@ -65,11 +66,13 @@ class LipFit:
     scores: dict[str, LipScore]
 
 
-def fit_probe(records: Callable[[], Iterable[LipRecord]]) -> LipFit | None:
+def fit_probe(records: Callable[[], Iterable[LipRecord]], aligned: bool = False) -> LipFit | None:
     """Fits on unlabelled clips, of which many are in sync; None if they are too few or too few of them agree.
 
-    Calls `records` 7 times and holds one clip at a time, and 200 for the null; the order of the records does
-    not change a bit of the result; the number of BLAS threads may change the last ones: fit with OMP_NUM_THREADS=1.
+    With `aligned` all are in sync, to the frame, as those of drawn talkers are: then each has a vote and none is moved,
+    so the zero is that of the truth. Calls `records` up to 8 times and holds one clip at a time, and 200 for the null;
+    the order of the records does not change a bit of the result; the number of BLAS threads may change the last ones:
+    fit with OMP_NUM_THREADS=1.
     """
     basis, sources = _whitening(records())
     if len(sources) < MIN_CLIPS or len(set(sources.values())) < MIN_SOURCES:
@@ -84,23 +87,36 @@ def fit_probe(records: Callable[[], Iterable[LipRecord]]) -> LipFit | None:
                 regressors = frame_features(record.rows, basis)
                 yield _FitClip(record, folds[record.source_id], motion(record.channels), regressors)
 
-    model = _sum(clips(), dict.fromkeys(sources, 0)).solve()
-    sums = _Sums(FOLDS)
-    for clip in clips():
-        if (vote := model.vote(clip)) is not None:
-            sums.add(clip, vote)
-    model = sums.solve()
-    votes = {clip.record.key: vote for clip in clips() if (vote := model.vote(clip)) is not None}
-    if len(votes) < MIN_CLIPS // 2 or len({sources[key] for key in votes}) < MIN_SOURCES:
-        return None
-    delay = _centre(clips(sampled & votes.keys()), votes)
-    votes = {key: vote + delay for key, vote in votes.items()}
-    model = _sum(clips(votes), votes).solve()
+    votes = dict.fromkeys(sources, 0)
+    model = _sum(clips(), votes).solve()
+    if not aligned:
+        model = _sum(clips(), _votes(model, clips())).solve()
+        votes = _votes(model, clips())
+        if len(votes) < MIN_CLIPS // 2 or len({sources[key] for key in votes}) < MIN_SOURCES:
+            return None
+        delay = _centre(clips(sampled & votes.keys()), votes)
+        votes = {key: vote + delay for key, vote in votes.items()}
+        model = _sum(clips(votes), votes).solve()
     scores, thresholds = _judge(clips(), model, sampled)
     zero = _zero(scores.values())
     scores = {key: score.counted_from(zero) for key, score in scores.items()}
     counts = {"clips": len(sources), "sources": len(ranked), "voters": len(votes), "zero_frames": zero}
     return LipFit(LipProbe(basis, model.ridge, model.channel_weights, thresholds, **counts), scores)
+
+
+def calibrate(probe: LipProbe, records: Iterable[LipRecord]) -> LipProbe:
+    """Return the probe with the thresholds that foreign voices set among clips that it was not fitted on.
+
+    Two clips are foreign to each other if their `source_id` differs: give all clips of a person the same.
+    """
+    clips = {}
+    for record in records:
+        check_record(record)
+        if is_usable(record.channels):
+            predicted = frame_features(record.rows, probe.basis) @ probe.ridge
+            clips[record.key] = _NullClip(record.source_id, motion(record.channels), predicted, record.margin)
+    ordered = [clips[key] for key in sorted(clips, key=_order)]
+    return replace(probe, null_thresholds=_null_thresholds(ordered, probe.channel_weights))
 
 
 def choose_clips(keys: Iterable[str], count: int) -> set[str]:
@@ -180,10 +196,16 @@ class _Sums:
 
 
 def _sum(clips: Iterable[_FitClip], votes: dict[str, int]) -> _Sums:
+    """The sums over the clips that have a vote, each moved by it."""
     sums = _Sums(FOLDS)
     for clip in clips:
-        sums.add(clip, votes[clip.record.key])
+        if clip.record.key in votes:
+            sums.add(clip, votes[clip.record.key])
     return sums
+
+
+def _votes(model: _Model, clips: Iterable[_FitClip]) -> dict[str, int]:
+    return {clip.record.key: vote for clip in clips if (vote := model.vote(clip)) is not None}
 
 
 def _ridge(xx: np.ndarray, xu: np.ndarray) -> np.ndarray:
@@ -292,9 +314,9 @@ def _foreign(lips: _NullClip, voice: _NullClip, length: int, weights: np.ndarray
     return find_peak(lag_curve(lips.observed[start : start + length], sound, lead, weights))[1]
 
 
-def fit_command(records: Callable[[], Iterable[LipRecord]], output: Path) -> LipFit:
+def fit_command(records: Callable[[], Iterable[LipRecord]], output: Path, aligned: bool = False) -> LipFit:
     """Fits a probe and saves it. Raises ValueError if the clips cannot teach one."""
-    fit = fit_probe(records)
+    fit = fit_probe(records, aligned)
     if fit is None:
         raise ValueError(
             f"no probe fitted: it takes {MIN_CLIPS} clips of 2 s with a face, from {MIN_SOURCES} sources, and half as "
@@ -336,15 +358,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.lip_probe_fit", description="Fit a lip probe on curated clips."
     )
-    command = parser.add_subparsers(dest="command", required=True).add_parser("fit", help="fit and save a probe")
-    command.add_argument("--clips", type=Path, required=True, help="output folder of curation/run.py")
-    command.add_argument("--output", type=Path, required=True, help="the probe's file, for filters/lip_audio.weights")
-    command.add_argument("--most", type=int, default=FIT_CLIPS, help="clips to fit on at most (default %(default)s)")
+    parser.add_argument("--clips", type=Path, required=True, help="output folder of curation/run.py, with its parts")
+    parser.add_argument("--output", type=Path, required=True, help="the probe's file, for filters/lip_audio.weights")
+    parser.add_argument("--most", type=int, default=FIT_CLIPS, help="clips to fit on at most (default %(default)s)")
+    parser.add_argument("--aligned", action="store_true", help="all clips are in sync to the frame, as drawn ones are")
     options = parser.parse_args(arguments)
     try:
         parts = sorted(options.clips.glob("parts/*/*.tar"))
         keys = choose_clips(keys_in(parts), options.most)
-        fit = fit_command(lambda: records_in(parts, keys), options.output)
+        fit = fit_command(lambda: records_in(parts, keys), options.output, options.aligned)
     except (ValueError, OSError) as error:
         print(f"python -m models.lip_probe_fit: {error}", file=sys.stderr)
         return 1

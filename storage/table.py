@@ -1,9 +1,11 @@
 """Parquet tables that say what they are: kind and schema version in the file, meaning beside each column.
 
-The bytes are a function of the rows and of the installed pandas and pyarrow: no time, no host, no index.
+The bytes are a function of the rows and of the installed pandas and pyarrow: no time, no host, no index. Every page
+has a checksum, without which a turned bit may well decompress to another number.
 `pandas.read_parquet` opens them with the dtypes that were written.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from storage.atomic_write import atomic_write
 KIND = b"sayanything.table"
 VERSION = b"sayanything.schema"
 NOTE = b"sayanything.note."
+SHA256 = b"sayanything.sha256"  # of the schema and of all other words in the footer, which no page's checksum covers
 
 
 class TableError(ValueError):
@@ -46,16 +49,19 @@ def write_table(
     for name, text in (notes or {}).items():
         metadata[NOTE + name.encode()] = text.encode()
     fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in table.schema]
+    metadata[SHA256] = schema_sha256(pa.schema(fields, metadata=metadata))
     with atomic_write(path) as file:
-        pq.write_table(table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd")
+        pq.write_table(
+            table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd", write_page_checksum=True
+        )
 
 
 def read_table(path: Path, table_format: TableFormat, columns: list[str] | None = None) -> pd.DataFrame:
     """The rows, with the dtypes that were written. Raises TableError if the file is not `table_format`."""
     check_format(path, table_format)
     try:
-        return pq.ParquetFile(path).read(columns).to_pandas()
-    except (pa.ArrowException, OSError) as error:
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns).to_pandas()
+    except Exception as error:  # a damaged footer makes pyarrow and pandas raise anything
         raise TableError(f"{path}: cannot be read: {last_line(error)}") from error
 
 
@@ -74,13 +80,20 @@ def read_meanings(path: Path, table_format: TableFormat) -> dict[str, str]:
 def check_format(path: Path, table_format: TableFormat) -> pa.Schema:
     """The arrow schema of a table, after checking that it is what the caller expects."""
     try:
-        schema = pq.read_schema(path)
+        file = pq.ParquetFile(path)
+        schema, words = file.schema_arrow, dict(file.metadata.metadata or {})
+        words.pop(
+            b"ARROW:schema", None
+        )  # the schema once more, in base64; readers take some from here, some from there
+        hashes = {schema_sha256(schema), schema_sha256(schema.with_metadata(words))}
     except FileNotFoundError as error:
         raise TableError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path}: not a parquet file: {last_line(error)}") from error
     metadata = schema.metadata or {}
-    kind, version = metadata.get(KIND, b"").decode(), metadata.get(VERSION, b"").decode()
+    if SHA256 in metadata and hashes != {metadata[SHA256]}:
+        raise TableError(f"{path}: damaged since it was written: its columns and notes are not those of its sha256")
+    kind, version = (metadata.get(name, b"").decode(errors="replace") for name in (KIND, VERSION))
     if kind != table_format.kind:
         raise TableError(f"{path}: not a {table_format.kind} table ({kind or 'nothing in it says what it is'})")
     if version != str(table_format.version):
@@ -89,6 +102,16 @@ def check_format(path: Path, table_format: TableFormat) -> pa.Schema:
             "curate again or check out the version that wrote it"
         )
     return schema
+
+
+def schema_sha256(schema: pa.Schema) -> bytes:
+    """Return a sha256 over names, types and meanings of the columns and over the metadata, in hex digits."""
+    kinds = [str(field.type).replace("large_string", "string") for field in schema]  # a file holds no difference
+    fields = [
+        (field.name, kind, (field.metadata or {}).get(b"meaning")) for field, kind in zip(schema, kinds, strict=True)
+    ]
+    notes = sorted((name, text) for name, text in (schema.metadata or {}).items() if name != SHA256)
+    return hashlib.sha256(repr((fields, notes)).encode("utf-8", "surrogateescape")).hexdigest().encode()
 
 
 def last_line(error: BaseException) -> str:

@@ -74,7 +74,7 @@ def test_the_paper_profile_has_the_numbers_of_the_paper() -> None:
 
 
 def test_weights_are_those_that_the_stages_name() -> None:
-    assert weights_of("embedded") == ["yolov8n_face", "niqe", "face_landmarker", "whisper_tiny_en"]
+    assert weights_of("embedded") == ["yolov8n_face", "niqe", "face_landmarker", "whisper_tiny_en", "lip_probe"]
     assert {"syncnet_v2", "hyperiqa"} <= set(weights_of("sayanything"))
 
 

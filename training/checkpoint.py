@@ -4,11 +4,13 @@
     RUN/export/                       the averaged weights as diffusers models (safetensors), for generate.py
     training/speaker/                 where an export that comes with the code lies (ship.py); `--checkpoint speaker`
 
-torch.distributed.checkpoint keeps its table of contents as a pickle: resume only runs that you or yours wrote. What is
-meant to be passed on is the export.
+torch.distributed.checkpoint keeps its table of contents, and numbers that are no tensors, as pickles. They are read
+only if they name nothing but the classes of such a table: a folder that somebody else gave cannot run his code.
 """
 
 import hashlib
+import io
+import pickle
 import re
 import shutil
 import warnings
@@ -22,6 +24,11 @@ import torch
 import torch.distributed as dist
 import yaml
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -157,9 +164,57 @@ class Checkpoints:
         content = state.as_dict()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load(content, checkpoint_id=found[-1], no_dist=self.ranks.world == 1)
+            reader, alone = PlainReader(found[-1]), self.ranks.world == 1
+            try:
+                load(content, storage_reader=reader, planner=PlainPlanner(), no_dist=alone)
+            except CheckpointException as error:  # no Exception, so nobody above would take it for one
+                whys = "; ".join(str(why) for why, _ in error.failures.values())
+                raise ValueError(f"{found[-1]}: cannot be resumed: {whys}") from error
         state.restore(content)
         return True
+
+
+class ContentsOnly(pickle.Unpickler):
+    """Refuses whatever the table of contents of a checkpoint has no need of: a pickle may otherwise call anything."""
+
+    MODULES = {
+        "torch.distributed.checkpoint.metadata": ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+            "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "_MEM_FORMAT_ENCODING"),
+        "torch.distributed.checkpoint.filesystem": ("_StorageInfo", "_StoragePrefix"),
+        "torch.serialization": ("_get_layout",),
+        "torch": ("Size",),
+        "pathlib": ("PosixPath", "PurePosixPath", "Path"),
+    }  # fmt: skip
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if global_name in self.MODULES.get(module_name, ()):
+            return super().find_class(module_name, global_name)
+        found = getattr(torch, global_name, None) if module_name == "torch" else None
+        if isinstance(found, torch.dtype):
+            return found
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+
+
+class PlainReader(FileSystemReader):
+    """Reads a checkpoint whose table of contents is nothing but that. Raises ValueError if it is more."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        path = Path(self.path) / ".metadata"
+        try:
+            with path.open("rb") as file:
+                ContentsOnly(file).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path}: not the contents of a checkpoint ({error}); nothing of it was run") from error
+        return super().read_metadata(*args, **kwargs)
+
+
+class PlainPlanner(DefaultLoadPlanner):
+    """Takes numbers, texts and lists for what is no tensor, and no object of any other class."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        torch.load(value, weights_only=True)  # raises UnpicklingError for anything else
+        value.seek(0)
+        super().load_bytes(read_item, value)
 
 
 def export(

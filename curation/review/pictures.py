@@ -105,7 +105,7 @@ class Album:
             (row["start_s"], row["end_s"]),
             wave(sound),
             spans(decode_npy(members[VOICE]) > SPEAKING) if VOICE in members else None,
-            next((curve for each in self.curves if (curve := each(sample, self.run)) is not None), ()),
+            next((curve for each in self.curves if (curve := each(sample)) is not None), ()),
         )
 
 

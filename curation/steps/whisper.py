@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Whisper(Step):
     weights: str = "whisper_tiny_en"
     device: Device = "cpu"
-    margin_frames: NonNegativeInt = 0  # kept on both sides of the clip, for a corpus filter that shifts the sound later
+    margin_frames: NonNegativeInt = 0  # kept on both sides of the clip, for a filter that moves the sound later
 
     GIVES = (WHISPER_ROWS,)
     ENDS = (FREE_SOUND,)

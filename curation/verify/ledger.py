@@ -19,16 +19,13 @@ from curation.ledger_files import (
 )
 from curation.verify.shards import with_path
 from curation.verify.tables import Finding, Rows, Tables, contradictions, records
-from manifests.schema import KEPT
 from shards.reader import ShardError, extents, read_extent
 from storage.atomic_write import TEMPORARY_PREFIX
 from storage.table import TableError
 
 AGAIN = "run the same command again"
-VERDICT = ("reason", "stage", "detail", "remainder")
-# What corpus filters and packing change in the rows of clips and sources, or what is compared before
-CHANGES_OF_CLIP = ("kept", "shard", "audio_shift_frames", "start_frame", "end_frame")
-CHANGES_OF_SOURCE = ("status", "reason")
+PACKED = ("shard", "audio_shift_frames")  # what packing changes in the rows of clips
+SPAN = ("start_frame", "end_frame")  # compared as a whole, before
 
 
 def check_ledger(output: Path, tables: Tables, whole_parts: bool) -> Iterator[Finding]:
@@ -95,25 +92,20 @@ def check_strays(output: Path) -> Iterator[Finding]:
 def check_end(
     path: str, end: Mapping[str, Any], curated: Mapping[str, Any], source: Mapping[str, Any], clips: Rows
 ) -> Iterator[Finding]:
-    """A source's rows in the manifests against those that the ledger holds; a corpus filter may still have dropped."""
+    """A source's rows in the manifests against those that the ledger holds."""
     stated: Rows = curated["clips"]
     was, now = (f"{row['status']} ({row['reason']})" for row in (end, source))
-    if was != now and (end["status"], source["status"]) != (KEPT, "dropped"):
+    if was != now:
         yield Finding("ledger", f"{path}: {was} in the ledger, {now} in sources.parquet; {AGAIN}")
     spans, found = ({(row["key"], row["start_frame"], row["end_frame"]) for row in rows} for rows in (stated, clips))
     for key, start, end_frame in sorted(spans ^ found):
         where = "clips.parquet" if (key, start, end_frame) in found else "the ledger"
         yield Finding("ledger", f"{path}: clip {key} [{start}, {end_frame}) is in {where} alone; {AGAIN}")
-    kept, were_kept = ({row["key"] for row in rows if row["kept"]} for rows in (clips, stated))
-    for key in sorted(kept - were_kept):
-        yield Finding("ledger", f"{path}: clip {key} is kept, and was dropped when its source was curated")
-    for text in contradictions(source, curated["source"], CHANGES_OF_SOURCE):
+    for text in contradictions(source, curated["source"], ("status", "reason")):
         yield Finding("value", f"{path}: {text}")
     now = {row["key"]: row for row in clips}
     for row in stated:
-        same_verdict = row["key"] in now and now[row["key"]]["kept"] == row["kept"]
-        without = CHANGES_OF_CLIP if same_verdict else (*CHANGES_OF_CLIP, *VERDICT)
-        for text in contradictions(now.get(row["key"], {}), row, without):
+        for text in contradictions(now.get(row["key"], {}), row, (*PACKED, *SPAN)):
             yield Finding("value", f"{path}: clip {row['key']}: {text}")
 
 

@@ -1,5 +1,6 @@
 """What the tables of an output say about themselves and each other, checked without opening a shard."""
 
+import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import renamed
 from clock import FPS
 from manifests.reader import ManifestError, read_clips
 from manifests.schema import FOLDER, KEPT, SOURCES_FORMAT, STATUSES, TIMINGS_FORMAT
-from manifests.summary import funnel
+from manifests.summary import funnel, read_funnel, summary_text
 from manifests.writer import PartitionError, check_partition
 from shards.index import read_index
 from storage.table import TableError, read_table
 
+TIME_ERROR_S = 1e-6  # of a sum of floats
 CHECKED_FIELDS = ("source_id", "start_frame", "end_frame", "frames")  # equal in clips, index and JSON
 
 Rows = list[dict[str, Any]]
@@ -71,6 +73,7 @@ def check_manifests(tables: Tables) -> Iterator[Finding]:
     """What is wrong with sources and clips, seen without the shards."""
     if tables.clips is None or tables.sources is None:
         return
+    yield from check_times(tables.clips)
     columns = ["source", "source_id", "key", "start_frame", "end_frame", "kept", "reason", "shard"]
     of_source: dict[str, Rows] = defaultdict(list)
     for row in records(tables.clips[columns]):
@@ -79,6 +82,9 @@ def check_manifests(tables: Tables) -> Iterator[Finding]:
             yield Finding("clip", f"{row['key']}: kept is {row['kept']}, its reason is {row['reason']}")
     sources = records(tables.sources)
     yield from check_states(sources, of_source)
+    timed = None if tables.timings is None else set(tables.timings["path"])
+    for path in sorted({source["path"] for source in sources} ^ timed) if timed is not None else ():
+        yield Finding("source", f"{path}: is in one of sources.parquet and timings.parquet alone")
     for source in sources:
         try:
             check_partition(of_source[source["path"]], source)
@@ -89,6 +95,15 @@ def check_manifests(tables: Tables) -> Iterator[Finding]:
         counted = f"{len(kept)} clips, {sum(kept) / FPS:.2f} s"
         if counts != counted:
             yield Finding("count", f"{source['path']}: sources.parquet says {counts} kept, its clips say {counted}")
+
+
+def check_times(clips: pd.DataFrame) -> Iterator[Finding]:
+    """Check the seconds of clips against their frames."""
+    start, end = clips["start_frame"] / FPS, clips["end_frame"] / FPS
+    for name, true in (("start_s", start), ("end_s", end), ("duration_s", end - start)):
+        wrong: Any = clips[~((clips[name] - true).abs() < TIME_ERROR_S)]
+        for key, value in zip(wrong["key"], wrong[name], strict=True):
+            yield Finding("clip", f"{key}: {name} is {value}, which its frames do not give")
 
 
 def check_states(sources: Rows, of_source: Mapping[str, Rows]) -> Iterator[Finding]:
@@ -166,12 +181,15 @@ def check_summary(output: Path, tables: Tables) -> Iterator[Finding]:
         return
     path = output / FOLDER / "summary.csv"
     try:
-        written = pd.read_csv(path, keep_default_na=False)
-        stated = counts_of(written)
+        text = path.read_text(encoding="utf-8")
+        stated = counts_of(pd.read_csv(io.StringIO(text), keep_default_na=False))
+        true = summary_text(read_funnel(output))
     except (OSError, ValueError, KeyError) as error:
         yield Finding("table", f"{path}: cannot be read ({str(error) or type(error).__name__})")
         return
     counted = counts_of(funnel(tables.clips))
+    if stated == counted and text != true:
+        yield Finding("count", f"{path}: hours, shares or lines are not those that follow from clips.parquet")
     for place in sorted(stated.keys() | counted.keys()):
         if stated.get(place) != counted.get(place):
             clips, frames = counted.get(place, (0, 0))

@@ -1,55 +1,44 @@
 """What is done to clips after the last source."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import curation.corpus
 import pipelines
-from curation.corpus import LostParts, describe_need, finish, read_samples, recount_source, scores_in
+from curation.corpus import LostParts, describe_need, finish, scores_in
 from curation.ledger import Ledger
 from curation.ledger_files import ATTEMPTS, append_to_log, part_path
 from curation.source import Curated, Identity
-from curation.stage import CorpusFilter
-from curation.verdicts import KEEP, Verdict, drop
+from curation.stage import Filter
 from curation.verify.command import verify
 from curation.verify.tables import Finding
-from media.encode import encode_flac, encode_mp4
+from manifests.reader import read_clips
+from media.encode import decode_flac, encode_flac, encode_mp4
 from shards.index import read_index
 from shards.packer import Need
 from shards.reader import iterate
-from shards.sample import Sample, encode_json, encode_npy, sample_sha256
+from shards.sample import Sample, decode_npy, encode_json, encode_npy, sample_sha256
 from shards.writer import write_tar
 
 FRAMES = 5
 DECIDING = {"profile": {}, "score_only": False, "weights": {}, "code": ""}
 RECIPE = {**DECIDING, "hash": pipelines.recipe_hash(DECIDING)}
 PROFILE = pipelines.load("embedded")
+MARGIN = 2  # frames of sound beyond the clips of a part
 
 
 @dataclass(frozen=True)
-class Settled(CorpusFilter):
-    """Cannot make up its mind on clips of one source."""
+class Late(Filter):
+    """Says of every clip that its sound is late."""
 
-    unsettled: str = "c"
-    SCORES = {"level": "how much"}
-    REASONS = {"level": "nobody knows"}
+    by_frames: int = 0
 
-    def measure_all(
-        self, keys: Collection[str], samples: Any, output: Path, fitted: bool
-    ) -> dict[str, dict[str, float]]:
-        found = {sample.key: sample.json["source_id"][0] for sample in samples(keys)}
-        return {key: {"level": np.nan if source == self.unsettled else 1.0} for key, source in found.items()}
-
-    def is_undecided(self, scores: Mapping[str, float]) -> bool:
-        return bool(np.isnan(scores["level"]))
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        return drop("level") if self.is_undecided(scores) else KEEP
+    def shift_frames(self, scores: Mapping[str, float]) -> int:
+        return self.by_frames
 
 
 def curate(output: Path, ledger: Ledger, name: str, path: Path | None = None) -> None:
@@ -62,9 +51,12 @@ def curate(output: Path, ledger: Ledger, name: str, path: Path | None = None) ->
         clips.append({**row, "stage": None, "audio_shift_frames": 0})
         members = {
             "mp4": encode_mp4(np.full((64, 64, 3), 9 * i, np.uint8) for i in range(FRAMES)),
-            "flac": encode_flac(np.zeros(640 * FRAMES, np.float32)),
+            "flac": encode_flac(np.repeat(np.arange(FRAMES + 2 * MARGIN) / 16, 640)),  # its level tells the frame
+            "whisper.npy": encode_npy(np.arange(2 * (FRAMES + 2 * MARGIN), dtype=np.float16)[:, None, None]),
             "boxes.npy": encode_npy(np.zeros((FRAMES, 4), np.float32)),
-            "json": encode_json({**place, "frames": FRAMES, "size": 64, "audio_shift_frames": 0}),
+            "json": encode_json(
+                {**place, "frames": FRAMES, "size": 64, "audio_shift_frames": 0, "margin_frames": MARGIN}
+            ),
         }
         made.append(Sample(f"{name}-{n}", members))
     part = part_path(output, source_id)
@@ -97,21 +89,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_parts_that_no_later_run_needs_go_and_runs_go_on_without_them(tmp_path: Path, ledger: Ledger) -> None:
+def test_parts_go_when_the_shards_are_whole_and_runs_go_on_without_them(tmp_path: Path, ledger: Ledger) -> None:
     said: list[str] = []
-    finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
-    assert parts_of(tmp_path) == ["c"]
-    assert said[-1] == "2 parts removed, 0.0 GB; 1 are kept for clips that more clips may help to judge"
+    finish(tmp_path, PROFILE, [], ledger, keep_parts=False, say=said.append)
+    assert parts_of(tmp_path) == []
+    assert said[-1] == "3 parts removed, 0.0 GB"
     assert verify(tmp_path) == []
     before = contents(tmp_path / "shards"), contents(tmp_path / "manifests")
     again = Ledger(tmp_path, RECIPE)
-    finish(tmp_path, PROFILE, [Settled()], again, keep_parts=False, say=said.append)
+    finish(tmp_path, PROFILE, [], again, keep_parts=False, say=said.append)
     assert (contents(tmp_path / "shards"), contents(tmp_path / "manifests")) == before
     curate(tmp_path, again, "d")
-    finish(tmp_path, PROFILE, [Settled(unsettled="")], again, keep_parts=False, say=said.append)
+    finish(tmp_path, PROFILE, [], again, keep_parts=False, say=said.append)
     assert parts_of(tmp_path) == []
     assert sorted(read_index(tmp_path / "shards")["key"]) == [f"{name}-{n}" for name in "abcd" for n in range(2)]
     assert contents(tmp_path / "shards")["shard-000000.tar"] == before[0]["shard-000000.tar"]
+    assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("shift", [-2, 0, 1])
+def test_late_sound_is_taken_from_later_in_the_track_when_it_is_packed(
+    tmp_path: Path, ledger: Ledger, shift: int
+) -> None:
+    finish(tmp_path, PROFILE, [Late(shift)], ledger, say=lambda _: None)
+    clips = read_clips(tmp_path)
+    assert clips["audio_shift_frames"].tolist() == [shift] * 6
+    for sample in iterate(tmp_path / "shards" / "shard-000000.tar"):
+        heard = decode_flac(sample.members["flac"]).reshape(FRAMES, 640).mean(1) * 16
+        assert np.round(heard).tolist() == [MARGIN + shift + i for i in range(FRAMES)]
+        assert decode_npy(sample.members["whisper.npy"])[0, 0, 0] == 2 * (MARGIN + shift)
+        assert sample.json["audio_shift_frames"] == shift
     assert verify(tmp_path) == []
 
 
@@ -135,9 +142,9 @@ def test_a_source_that_was_replaced_leaves_the_shards_and_its_new_bytes_come_in(
 
 def test_parts_are_kept_unless_asked(tmp_path: Path, ledger: Ledger) -> None:
     said: list[str] = []
-    finish(tmp_path, PROFILE, [Settled()], ledger, say=said.append)
+    finish(tmp_path, PROFILE, [], ledger, say=said.append)
     assert parts_of(tmp_path) == ["a", "b", "c"]
-    assert [line.split(",")[0] for line in said] == ["curation/test_corpus: 6 clips", "packing 4 clips"]
+    assert [line.split(",")[0] for line in said] == ["packing 6 clips"]
 
 
 def test_no_part_goes_before_the_shards_were_found_whole(
@@ -146,27 +153,12 @@ def test_no_part_goes_before_the_shards_were_found_whole(
     said: list[str] = []
     append_to_log(tmp_path / "ledger" / ATTEMPTS, ["/raw/z.mp4"])  # an unfinished source is no damage
     monkeypatch.setattr(curation.corpus, "verify", lambda *_, **__: [Finding("shard", "shard-000000.tar: cut off")])
-    finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
+    finish(tmp_path, PROFILE, [], ledger, keep_parts=False, say=said.append)
     assert said[-1].startswith("parts are kept, because shard-000000.tar: cut off")
     assert parts_of(tmp_path) == ["a", "b", "c"]
     monkeypatch.undo()
-    finish(tmp_path, PROFILE, [Settled()], ledger, keep_parts=False, say=said.append)
-    assert parts_of(tmp_path) == ["c"]
-
-
-def test_of_clips_that_nobody_asked_for_only_headers_are_read(
-    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = []
-    extent = curation.corpus.read_extent
-    monkeypatch.setattr(
-        curation.corpus,
-        "read_extent",
-        lambda part, place, sha256: read.append(place.key) or extent(part, place, sha256),
-    )
-    parts = {f"{name}-{n}": part_path(tmp_path, name * 64) for name in "abc" for n in range(2)}
-    sha256 = {each.key: sample_sha256(each.members) for part in set(parts.values()) for each in iterate(part)}
-    assert [sample.key for sample in read_samples(["c-0", "a-1"], parts, sha256)] == ["a-1", "c-0"] == read
+    finish(tmp_path, PROFILE, [], ledger, keep_parts=False, say=said.append)
+    assert parts_of(tmp_path) == []
 
 
 def test_the_disk_is_told_in_words_that_a_person_reads() -> None:
@@ -176,17 +168,6 @@ def test_the_disk_is_told_in_words_that_a_person_reads() -> None:
 def test_what_was_not_measured_is_null_and_a_time_is_no_score() -> None:
     row = {"audio_shift_frames": 0, "lip_confidence": 0.5, "niqe": float("nan"), "start_s": 4.0}
     assert scores_in(row) == {"lip_confidence": 0.5, "niqe": None}
-
-
-def test_a_source_that_lost_its_last_clip_takes_the_reason_of_most_of_its_frames() -> None:
-    source = {"status": "kept", "reason": "kept"}
-    clips = [
-        {"start_frame": 0, "end_frame": 60, "kept": False, "reason": "short"},
-        {"start_frame": 60, "end_frame": 300, "kept": False, "reason": "lip_audio:confidence"},
-    ]
-    assert recount_source(source, clips) == {"status": "dropped", "reason": "lip_audio:confidence"}
-    clips[0]["kept"] = True
-    assert recount_source(source, clips) == source
 
 
 def test_a_part_that_is_gone_is_named_before_anything_is_packed(tmp_path: Path, ledger: Ledger) -> None:
@@ -203,5 +184,4 @@ def test_a_part_that_nobody_needs_any_more_may_be_gone(tmp_path: Path, ledger: L
     for part in (tmp_path / "parts").glob("*/*.tar"):
         part.unlink()
     finish(tmp_path, PROFILE, [], ledger, say=ignore)
-    with pytest.raises(LostParts, match="3 sources"):
-        finish(tmp_path, PROFILE, [Settled()], ledger, say=ignore)
+    assert len(read_index(tmp_path / "shards")) == 6

@@ -209,16 +209,6 @@ def test_the_code_hash_sees_every_room_that_makes_a_part(tmp_path: Path, monkeyp
         before = code_sha256()
 
 
-def test_settled_scores_of_corpus_filters_stay(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, RECIPE)
-    assert ledger.scores("filters/lip_audio") == {}
-    ledger.settle("filters/lip_audio", {"a": {"lip_confidence": 0.5}})
-    ledger.settle("filters/lip_audio", {"b": {"lip_confidence": 0.25}})
-    again = Ledger(tmp_path, RECIPE)
-    assert again.scores("filters/lip_audio") == {"a": {"lip_confidence": 0.5}, "b": {"lip_confidence": 0.25}}
-    assert again.done == {}
-
-
 def test_what_was_under_way_when_a_run_died_is_known(tmp_path: Path, video: Path) -> None:
     other = tmp_path / "berta \udce9.mp4"
     other.touch()

@@ -4,9 +4,7 @@ import pandas as pd
 import pytest
 
 from curation import plan
-from curation.plan import Plan, double_sample, draw, forecast, scale_up, undecided_filters
-from curation.stage import build_stages
-from pipelines import load
+from curation.plan import Plan, draw, forecast, scale_up
 from tests.talkers import run_curation
 
 
@@ -20,14 +18,6 @@ def test_the_sample_is_seeded_and_takes_from_every_duration(monkeypatch):
     assert counts.to_dict() == dict.fromkeys(range(5), 6)
     assert len(draw(videos[:100], seed=0).drawn) == 20
     assert len(draw(videos[:7], seed=0).drawn) == 7
-
-
-def test_a_larger_sample_holds_the_smaller_one(monkeypatch):
-    monkeypatch.setattr(plan, "duration_s", lambda path: float(int(path.stem) % 60))
-    small = draw([Path(f"/v/{i:04d}.mp4") for i in range(50)], seed=0)
-    large = double_sample(small, seed=0)
-    assert set(small.drawn) < set(large.drawn) and len(large.drawn) == 40
-    assert len(double_sample(large, seed=0).drawn) == 50
 
 
 def test_a_layers_sample_stands_for_its_duration():
@@ -51,5 +41,4 @@ def test_a_sample_of_everything_forecasts_what_is_there(talkers, tmp_path, capsy
     assert hours * 3600 == pytest.approx(float(clips.duration_s.sum()), rel=0.02)
     assert all(low <= most + 1e-9 for low, most in zip(found["low"], found["expected"], strict=True))
     assert isinstance(drawn, Plan)
-    assert "lip_audio: too few" not in done.stdout  # there is no larger sample
-    assert undecided_filters(tmp_path / "plan", build_stages(load("embedded").stages)) == ["filters/lip_audio"]
+    assert expected["kept"] > 0  # one talker is judged as well as a thousand

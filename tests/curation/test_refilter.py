@@ -104,16 +104,17 @@ def test_loosening_a_gate_that_stopped_measuring_is_refused_with_the_rows(tmp_pa
     assert not (tmp_path / "loose").exists()
 
 
-def test_a_filter_fitted_on_the_runs_clips_stands_only_if_that_is_asked_for(tmp_path: Path) -> None:
+def test_thresholds_of_the_lip_probe_move_like_any_other_and_bring_back_what_they_dropped(tmp_path: Path) -> None:
     rows = made_rows(tmp_path)
     rows[2] = without_later_scores(rows[2], "blur")
     output = made_output(tmp_path, score_only=False, rows=rows)
-    with pytest.raises(RefilterError, match="fitted on the clips that reached it, and 1 of them"):
-        refilter(output, ["filters/blur.max_blur=0.6"], tmp_path / "new")
-    refilter(output, ["filters/blur.max_blur=0.6"], tmp_path / "new", keep_fit=True)
-    assert reasons(tmp_path / "new").count("blur") == 2
-    refilter(output, ["filters/lip_audio.max_offset_frames=1"], tmp_path / "last")  # judges the same clips as before
-    assert reasons(tmp_path / "last").count("lip_audio:offset") == 1
+    refilter(output, ["filters/lip_audio.max_offset_frames=1", "filters/blur.max_blur=0.67"], tmp_path / "strict")
+    assert reasons(tmp_path / "strict").count("lip_audio:offset") == 1
+    refilter(
+        tmp_path / "strict", ["filters/lip_audio.max_offset_frames=6", "filters/blur.max_blur=0.68"], tmp_path / "back"
+    )
+    for name in SAME:
+        assert (tmp_path / "back" / name).read_bytes() == (output / name).read_bytes(), name
 
 
 def test_verdicts_that_the_scores_do_not_give_are_refused(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
 # Against fresh runs, with the real networks on the synthetic talkers.
 
 NEEDED = ("yolov8n_face", "face_landmarker", "whisper_tiny_en", "niqe")
-BASE = ("steps/faces.size=320", "filters/lip_audio.keep_unknown=true")
+BASE = ("steps/faces.size=320",)
 
 
 def run(videos: list[Path], output: Path, overrides: tuple[str, ...], score_only: bool) -> Path:
@@ -211,7 +212,7 @@ def test_refilter_equals_a_fresh_run_that_drops_at_once_when_it_is_stricter(
     stricter = between[1]
     plain = run(videos, tmp_path / "plain", (), score_only=False)
     fresh = run(videos, tmp_path / "fresh", (stricter,), score_only=False)
-    refilter(plain, [stricter], tmp_path / "there", keep_fit=True)
+    refilter(plain, [stricter], tmp_path / "there")
     for name in ("shards/index.parquet", "shards/shard-000000.tar", "manifests/summary.csv"):
         assert (tmp_path / "there" / name).read_bytes() == (fresh / name).read_bytes(), name
     columns = ["key", "source", "start_frame", "end_frame", "kept", "reason", "stage", "shard", "audio_shift_frames"]

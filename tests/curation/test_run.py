@@ -18,9 +18,7 @@ from tests.talkers import run_curation
 
 pytestmark = pytest.mark.slow  # the whole command, on Ray
 
-# Enough to see both kinds of end; too few for the lip probe to fit on.
-FEW = ("late_4", "gap_15", "silence", "no_audio")
-UNFITTED = ("--set", "filters/lip_audio.keep_unknown=true")
+FEW = ("late_4", "gap_15", "silence", "no_audio")  # enough to see both kinds of end
 
 
 def shard_bytes(output: Path) -> dict[str, bytes]:
@@ -38,17 +36,17 @@ def few(talkers: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def curated_few(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("curated_few")
-    done = run_curation("--profile", "embedded", "--videos", few, "--output", output, "--workers", "1", *UNFITTED)
+    done = run_curation("--profile", "embedded", "--videos", few, "--output", output, "--workers", "1")
     assert done.returncode == 0, done.stderr
     return output
 
 
-def test_nothing_is_shifted_where_no_probe_could_be_fitted(curated_few):
-    """With one, `tests/demo/test_verdicts.py` finds the sound of late_4.mp4 shifted by its offset."""
+def test_four_videos_alone_keep_what_is_good_with_their_sound_moved_by_the_measured_offset(curated_few):
     clips = read_clips(curated_few)
-    kept = clips[clips.kept]
-    assert kept.source.str.endswith("late_4.mp4").any() and kept.lip_offset_frames.isna().all()
-    assert kept.audio_shift_frames.eq(0).all()
+    kept = clips[clips.kept].assign(name=lambda rows: rows.source.str.rsplit("/", n=1).str[-1])
+    assert kept.name.tolist() == ["gap_15.mp4", "gap_15.mp4", "late_4.mp4"]
+    assert kept.audio_shift_frames.tolist() == [0, 0, 4]
+    assert kept.lip_zero_frames.eq(0).all()
 
 
 def test_a_run_ends_with_its_report(curated_few):
@@ -56,7 +54,7 @@ def test_a_run_ends_with_its_report(curated_few):
 
 
 def test_one_worker_and_two_give_the_same_bytes(few, curated_few, tmp_path):
-    done = run_curation("--profile", "embedded", "--videos", few, "--output", tmp_path, "--workers", "2", *UNFITTED)
+    done = run_curation("--profile", "embedded", "--videos", few, "--output", tmp_path, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert shard_bytes(tmp_path) == shard_bytes(curated_few)
     for name in ("clips", "sources"):
@@ -67,7 +65,7 @@ def test_one_worker_and_two_give_the_same_bytes(few, curated_few, tmp_path):
 
 def test_the_same_command_again_changes_nothing(few, curated_few):
     before = shard_bytes(curated_few)
-    done = run_curation("--profile", "embedded", "--videos", few, "--output", curated_few, "--workers", "1", *UNFITTED)
+    done = run_curation("--profile", "embedded", "--videos", few, "--output", curated_few, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "late_4.mp4:" not in done.stdout  # nothing was curated again
     assert shard_bytes(curated_few) == before
@@ -81,7 +79,6 @@ def test_other_settings_on_the_same_output_are_refused_with_the_difference(few, 
         few,
         "--output",
         curated_few,
-        *UNFITTED,
         "--set",
         "filters/blur.max_blur=0.5",
     )
@@ -105,7 +102,7 @@ def test_an_interrupted_run_continues_to_the_same_shards(few, curated_few, tmp_p
         tmp_path,
     ]
     process = subprocess.Popen(
-        [*map(str, command), "--workers", "1", *UNFITTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*map(str, command), "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     # The moment is the run's own: it has noted its first source, and all four take seconds more.
     deadline = time.monotonic() + 120
@@ -116,7 +113,7 @@ def test_an_interrupted_run_continues_to_the_same_shards(few, curated_few, tmp_p
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "the same command continues" in errors
-    done = run_curation("--profile", "embedded", "--videos", few, "--output", tmp_path, "--workers", "1", *UNFITTED)
+    done = run_curation("--profile", "embedded", "--videos", few, "--output", tmp_path, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert shard_bytes(tmp_path) == shard_bytes(curated_few)
 
@@ -246,7 +243,7 @@ def test_a_submitted_ray_job_curates_from_another_folder(few, curated_few, tmp_p
         ]
         for _ in range(30):  # the head needs a few seconds
             done = subprocess.run(
-                [*map(str, job), *map(str, run), *UNFITTED],
+                [*map(str, job), *map(str, run)],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,

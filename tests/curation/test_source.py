@@ -12,7 +12,7 @@ from curation.filters.clip_speech import ClipSpeech
 from curation.filters.source_speech import SourceSpeech
 from curation.ledger_files import part_path
 from curation.source import Curated, Identity, curate, duplicate, identify, sha256, unread
-from curation.stage import CorpusFilter, Filter, Stage, Step
+from curation.stage import Filter, Stage, Step
 from curation.steps.crop import Crop
 from curation.steps.shots import Shots
 from curation.steps.stable_spans import StableSpans
@@ -120,7 +120,9 @@ def test_a_dropped_clip_has_rows_and_scores_but_no_sample(tmp_path: Path) -> Non
     assert not part_path(tmp_path, curated.source["source_id"]).exists()
 
 
-def test_a_dropped_clip_that_a_corpus_filter_looks_at_has_a_sample_when_everything_is_scored(tmp_path: Path) -> None:
+def test_a_dropped_clip_of_which_a_stage_collected_something_has_a_sample_when_everything_is_scored(
+    tmp_path: Path,
+) -> None:
     @dataclass(frozen=True)
     class Reject(Filter):
         def measure(self, clip: Clip) -> dict[str, float]:
@@ -130,9 +132,9 @@ def test_a_dropped_clip_that_a_corpus_filter_looks_at_has_a_sample_when_everythi
             return drop("ugly")
 
     @dataclass(frozen=True)
-    class Collect(CorpusFilter):
-        def collect(self, clip: Clip) -> dict[str, np.ndarray]:
-            return {"note": np.arange(3)}
+    class Collect(Step):
+        def __call__(self, clip: Clip) -> Iterable[Clip]:
+            yield replace(clip, collected={"note": np.arange(3)})
 
     stages = (Gaze(), Reject(), Crop(size=64), Collect())
     path = talk(tmp_path / "a.mp4", 60)

@@ -254,6 +254,6 @@ def test_the_command_fits_what_a_curation_left_in_its_parts(
         }
         write_tar(part, [Sample(record.key, members)])
     found = tmp_path / "probe.npz"
-    assert lip_probe_fit.main(["fit", "--clips", str(tmp_path / "out"), "--output", str(found)]) == 0
+    assert lip_probe_fit.main(["--clips", str(tmp_path / "out"), "--output", str(found)]) == 0
     assert f"fitted on {len(POOL)} clips" in capsys.readouterr().out
     assert np.array_equal(LipProbe.load(found).ridge, fit.probe.ridge)

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ pytest.importorskip("gradio", reason="gradio, of the extra `app`, is not install
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python training/app.py` on a free port, with temporary files in a folder of its own."""
-    temporary = tmp_path_factory.mktemp("temporary")
-    checkpoint = make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    with open_page(tmp_path_factory.mktemp("page"), signal.SIGINT) as address:
+        yield address
+
+
+@contextmanager
+def open_page(folder: Path, end: signal.Signals) -> Iterator[str]:
+    """`python training/app.py` on a free port until it gets this signal; nothing that was uploaded is left then."""
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    checkpoint = make_checkpoint(folder / "checkpoint")
     command = [sys.executable, str(ROOT / "training" / "app.py"), "--checkpoint", str(checkpoint), "--device", "cpu"]
     process = subprocess.Popen(
         [*command, "--port", "0", "--max-upload-mb", "8"],
@@ -42,7 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if found := re.search(r"http://\S+", line):
             yield found[0]
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     process.communicate(timeout=240)
     left = [path for path in temporary.rglob("*") if path.is_file()]
     assert not left, "uploads outlived the page"
@@ -79,6 +87,12 @@ def test_an_upload_past_the_limit_is_refused_and_others_lie_in_the_temporary_fol
     path = Path(json.loads(text)[0])
     assert path.is_relative_to(path.parents[[parent.name for parent in path.parents].index("uploads")])
     assert upload(address, bytes(9 * 1024**2))[0] == 413
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_uploads_do_not_outlive_a_page_that_is_ended_by_a_signal(end: signal.Signals, tmp_path: Path) -> None:
+    with open_page(tmp_path, end) as address:
+        assert upload(address, bytes(1024))[0] == 200
 
 
 def upload(address: str, content: bytes) -> tuple[int, str]:

@@ -1,7 +1,9 @@
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +85,34 @@ def test_what_is_saved_is_found_again(tmp_path):
     assert all(torch.equal(a, b) for a, b in pairs)
     moments = [s.optimizer.state[next(s.network.parameters())]["exp_avg"] for s in (state, other)]
     assert torch.equal(*moments) and moments[0].abs().sum() > 0
+
+
+class Code:
+    """What a pickle of it does when it is opened: it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("place", ["contents", "value"])
+def test_a_checkpoint_that_holds_code_is_refused_and_the_code_does_not_run(place, tmp_path, monkeypatch):
+    state, checkpoints = make_state(make_base(tmp_path / "svd")), Checkpoints(tmp_path / "run", 2, ALONE)
+    for p in state.network.parameters():
+        p.grad = torch.ones_like(p)
+    state.optimizer.step()
+    if place == "value":
+        whole = state.as_dict()
+        monkeypatch.setattr(State, "as_dict", lambda _: {**whole, "extra": Code(tmp_path / "ran")})
+    checkpoints.save(state)
+    if place == "contents":
+        path = checkpoints.found()[0] / ".metadata"
+        path.write_bytes(pickle.dumps((pickle.loads(path.read_bytes()), Code(tmp_path / "ran"))))
+    with pytest.raises(ValueError, match=r"step-00000000: cannot be resumed: .*mkdir"):
+        checkpoints.load_newest(state)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_newest_are_kept(tmp_path):

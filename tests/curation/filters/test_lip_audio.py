@@ -1,16 +1,24 @@
-"""The verdicts of the lip probe, and which clips it is fitted on; the probe itself is tested in tests/models."""
+"""The verdicts of the lip probe, one clip at a time; the probe itself is tested in tests/models."""
 
-from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from curation.filters.lip_audio import PROBE_FILE, LipAudio
-from models.lip_probe import WHISPER_LAYER, LipProbe
-from models.lip_probe_fit import choose_clips
+import pipelines
+import weights
+from curation.clip import Clip
+from curation.filters import lip_audio
+from curation.filters.lip_audio import LipAudio
+from curation.ledger import recipe_of
+from models.lip_probe import WHISPER_LAYER, LipProbe, LipRecord
+from models.lip_probe_fit import fit_probe
 from models.mouth import CHANNELS
 from shards.sample import Sample, encode_json, encode_npy
+from tests.clips import clip_of
 
 NOTHING = float("nan")
 
@@ -53,78 +61,113 @@ def test_unknown_is_kept_only_if_asked():
 def test_late_sound_is_taken_from_later_in_the_track():
     assert LipAudio().shift_frames(scores(0.5, offset=4)) == 4
     assert LipAudio().shift_frames(scores(0.5, offset=-2)) == -2
-    assert LipAudio().shift_frames(scores(0.5, offset=1)) == 0  # within the probe's own error
+    assert LipAudio().shift_frames(scores(0.5, offset=1)) == 1  # or clips that read 1 would stay beside repaired ones
+    assert LipAudio(min_repair_frames=2).shift_frames(scores(0.5, offset=1)) == 0
     assert LipAudio().shift_frames(scores(NOTHING, NOTHING)) == 0
 
 
-def test_only_clips_without_a_fitted_probe_may_be_judged_again():
-    assert LipAudio().is_undecided(scores(NOTHING, NOTHING, NOTHING))
-    assert not LipAudio().is_undecided(scores(0.1))
+FRAMES, MARGIN = 120, 15
 
 
-FRAMES, MARGIN = 60, 15
+def speech_of(number: int) -> np.ndarray:
+    """A smooth signal at 50 Hz, with margins: [2 * (FRAMES + 2 * MARGIN), 10]."""
+    noise = np.random.default_rng(number).normal(size=(2 * (FRAMES + 2 * MARGIN) + 6, 10))
+    return np.stack([np.convolve(column, np.ones(7) / np.sqrt(7), "valid") for column in noise.T], 1)
 
 
-def speaking(number: int) -> Sample:
-    """A clip of synthetic speech: a smooth signal in the Whisper rows moves the mouth."""
-    world, own = np.random.default_rng(7), np.random.default_rng(number)
-    to_rows, to_mouth = world.normal(size=(10, 384)), world.normal(size=(10, CHANNELS))
-    noise = own.normal(size=(2 * (FRAMES + 2 * MARGIN) + 6, 10))
-    speech = np.stack([np.convolve(column, np.ones(7) / np.sqrt(7), "valid") for column in noise.T], 1)
-    mouth = speech.reshape(-1, 2, 10).mean(1)[MARGIN : MARGIN + FRAMES] @ to_mouth
-    rows = np.zeros((len(speech), WHISPER_LAYER + 1, 384), np.float16)
-    rows[:, WHISPER_LAYER] = speech @ to_rows
-    place = {"source_id": f"source{number % 8}", "start_frame": 0, "end_frame": FRAMES, "frames": FRAMES}
-    members = {
-        "json": encode_json({**place, "margin_frames": MARGIN}),
-        "mouth.npy": encode_npy(mouth.astype(np.float32)),
-        "whisper.npy": encode_npy(rows),
-    }
-    return Sample(f"clip{number:02d}", members)
+def rows_of(number: int) -> np.ndarray:
+    return (speech_of(number) @ np.random.default_rng(7).normal(size=(10, 384))).astype(np.float16)
 
 
-POOL = {sample.key: sample for sample in map(speaking, range(36))}
+def mouth_of(number: int) -> np.ndarray:
+    mouth = speech_of(number).reshape(-1, 2, 10).mean(1)[MARGIN : MARGIN + FRAMES]
+    return (mouth @ np.random.default_rng(8).normal(size=(10, CHANNELS))).astype(np.float32)
 
 
-class Reader:
-    """Gives samples in an order of its own, and remembers what was asked for."""
-
-    def __init__(self, seed: int) -> None:
-        self.order, self.asked = np.random.default_rng(seed).permutation(sorted(POOL)), list[Collection[str]]()
-
-    def __call__(self, keys: Collection[str]) -> Iterator[Sample]:
-        self.asked.append(set(keys))
-        return (POOL[key] for key in self.order if key in keys)
+def clip(lips: int, voice: int) -> Clip:
+    """A clip of synthetic speech: a smooth signal in the Whisper rows moves the mouth, its own or another's."""
+    whisper = np.zeros((2 * (FRAMES + 2 * MARGIN), WHISPER_LAYER + 1, 384), np.float16)
+    whisper[:, WHISPER_LAYER] = rows_of(voice)
+    mesh: Any = SimpleNamespace(points=mouth_of(lips), blendshapes=None)
+    return clip_of(FRAMES, np.zeros(FRAMES * 640, np.float32), whisper=whisper, margin_frames=MARGIN, mesh=mesh)
 
 
-def test_the_probe_is_fitted_on_so_many_clips_and_scores_the_others(tmp_path: Path) -> None:
-    reader = Reader(seed=0)
-    found = LipAudio(fit_clips=24).measure_all(POOL.keys(), reader, tmp_path, fitted=False)
-    fitted_on = choose_clips(POOL, 24)
-    assert len(fitted_on) == 24
-    assert reader.asked == [fitted_on] * 7 + [set(POOL)]
-    assert LipProbe.load(tmp_path / PROBE_FILE).clips == 24
-    assert found.keys() == POOL.keys()
-    assert all(abs(row["lip_offset_frames"]) <= 1 and row["lip_confidence"] > 0.3 for row in found.values())
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pool = [LipRecord(f"clip{i}", f"source{i % 8}", mouth_of(i), rows_of(i), MARGIN) for i in range(24)]
+    fit = fit_probe(lambda: iter(pool), aligned=True)
+    assert fit is not None
+    path = tmp_path_factory.mktemp("probe") / "probe.npz"
+    fit.probe.save(path)
+    return path
 
 
-def test_what_comes_out_depends_on_the_set_of_clips_only(tmp_path: Path) -> None:
-    results = []
-    for seed in (1, 2):
-        output = tmp_path / str(seed)
-        output.mkdir()
-        keys = list(Reader(seed).order)
-        found = LipAudio(fit_clips=24).measure_all(keys, Reader(seed + 5), output, fitted=False)
-        results.append((repr(sorted(found.items())), (output / PROBE_FILE).read_bytes()))
-    assert results[0] == results[1]
+@pytest.fixture
+def judge(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> LipAudio:
+    monkeypatch.setattr(lip_audio, "mouth_channels", lambda points, _: points)
+    return LipAudio(weights=str(fitted))
 
 
-def test_enough_room_for_all_clips_fits_on_all(tmp_path: Path) -> None:
-    LipAudio().measure_all(POOL.keys(), Reader(seed=0), tmp_path, fitted=False)
-    assert LipProbe.load(tmp_path / PROBE_FILE).clips == len(POOL)
+def test_one_clip_of_one_source_is_judged_at_once(judge: LipAudio) -> None:
+    (own,), (dubbed,) = judge(clip(100, 100)), judge(clip(100, 101))
+    assert own.verdict.keep and own.scores["lip_offset_frames"] == 0
+    assert dubbed.verdict.reason == "lip_audio:confidence"
+    assert own.scores.keys() == dubbed.scores.keys() == LipAudio.SCORES.keys()
+    assert own.scores["lip_confidence"] > own.scores["lip_threshold"] > dubbed.scores["lip_confidence"]
 
 
-def test_the_chosen_stay_chosen_when_others_join() -> None:
-    few, more = choose_clips(list(POOL)[:30], 10), choose_clips(POOL, 10)
-    assert len(few) == len(more) == 10
-    assert more & set(list(POOL)[:30]) <= few
+def test_with_shuffled_sound_the_clip_goes(judge: LipAudio) -> None:
+    whole = clip(100, 100)
+    assert whole.whisper is not None
+    order = np.random.default_rng(0).permutation(len(whole.whisper))
+    (shuffled,) = judge(replace(whole, whisper=whole.whisper[order]))
+    assert shuffled.verdict.reason == "lip_audio:confidence"
+
+
+def test_what_it_drops_stays_in_the_part_with_its_mouth_so_that_another_threshold_can_keep_it(judge: LipAudio) -> None:
+    for voice in (100, 101):
+        (judged,) = judge(clip(100, voice))
+        assert np.array_equal(judged.collected["mouth"], mouth_of(100))
+
+
+def test_a_source_without_sound_that_is_only_scored_has_no_numbers(judge: LipAudio) -> None:
+    silent = clip_of(FRAMES, None)
+    (scored,) = judge(silent)
+    assert scored.collected == {} and np.isnan(scored.scores["lip_confidence"])
+    assert scored.verdict.reason == "lip_audio:unknown"
+
+
+def test_the_report_shows_the_curve_of_what_lies_in_a_part(judge: LipAudio, fitted: Path) -> None:
+    (own,) = judge(clip(100, 100))
+    assert own.whisper is not None
+    place = {"source_id": "a", "start_frame": 0, "end_frame": FRAMES, "frames": FRAMES, "margin_frames": MARGIN}
+    members = {"json": encode_json(place), "whisper.npy": encode_npy(own.whisper)}
+    assert judge.curve(Sample("a", members)) is None
+    curve = judge.curve(Sample("a", {**members, "mouth.npy": encode_npy(own.collected["mouth"])}))
+    assert curve is not None and int(np.argmax(curve)) == 15
+    fitted_elsewhere = replace(judge, weights=str(fitted.with_name("gone.npz")))
+    assert fitted_elsewhere.curve(Sample("a", {**members, "mouth.npy": encode_npy(own.collected["mouth"])})) is None
+
+
+def test_the_shipped_probe_is_small_bears_its_sha256_and_stands_in_the_recipe() -> None:
+    path = weights.require("lip_probe")["lip_probe"]
+    assert path == pipelines.ROOT / "models" / "lip_probe.npz"
+    assert path.stat().st_size <= 300_000
+    probe = LipProbe.load(path)
+    assert (probe.clips, probe.sources) >= (40, 30) and np.isfinite(probe.null_thresholds).all()
+    recipe = recipe_of(pipelines.load("embedded"), score_only=False)
+    assert recipe["weights"]["lip_probe"] == weights.sha256_of("lip_probe")
+
+
+def test_a_changed_shipped_probe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = pipelines.ROOT / "models" / "lip_probe.npz"
+    table = weights.TABLE_PATH.read_text(encoding="utf-8")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "weights.yaml").write_text(table, encoding="utf-8")
+    monkeypatch.setattr(weights, "TABLE_PATH", tmp_path / "weights.yaml")
+    damaged = bytearray(shipped.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "models" / "lip_probe.npz").write_bytes(damaged)
+    with pytest.raises(weights.WeightsError, match="lip_probe.npz has sha256"):
+        weights.require("lip_probe")
+    assert not list((tmp_path / "models").glob("*.verified"))
