@@ -70,9 +70,11 @@ def measure(path: Path, detector: YoloFace, landmarks: FaceLandmarks) -> str:
     valid = np.isfinite(mesh.points).all((1, 2))
     lids = mesh.blendshapes[valid][:, LIDS].mean(1)
     scale = pictures[0].shape[1] / header.width
-    x0, y0, x1, y1 = (track.mean(0) * scale).astype(int)
+    x0, _, x1, y1 = (track.mean(0) * scale).astype(int)
     outside = np.ones(pictures[0].shape, bool)
-    outside[max(0, y0 - (y1 - y0) // 2) :, max(0, x0 - (x1 - x0)) : x1 + (x1 - x0)] = False  # head and shoulders
+    side = (x1 - x0) // 4
+    outside[:, max(0, x0 - side) : x1 + side] = False
+    outside[y1:] = False  # shoulders
     moved = [float(np.abs(a - b)[outside].mean()) for a, b in pairwise(pictures)] if outside.any() else [np.nan]
     minutes = len(pictures) / FPS / 60
     low, high = np.percentile(lids, (5, 95))
