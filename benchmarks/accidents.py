@@ -231,7 +231,7 @@ def main() -> int:
         found += ["the same command once more changed the shards"] if before != after else []
         sources, clips = read_sources(output), read_clips(output)
         print(f"\n{len(sources)} sources: {dict(Counter(sources['reason']))}")
-        seconds = clips.groupby("reason", observed=True)["duration_s"].sum()
+        seconds = dict(clips.groupby("reason", observed=True)["duration_s"].sum())
         print("seconds: " + ", ".join(f"{reason} {value:.1f}" for reason, value in seconds.items()))
     print("\n".join(found) or "every second of every source is in exactly one row, and verify finds nothing")
     print(f"{(time.monotonic() - began) / 60:.1f} minutes")

@@ -108,7 +108,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_the_code_does_not_run(place
         monkeypatch.setattr(State, "as_dict", lambda _: {**whole, "extra": Code(tmp_path / "ran")})
     checkpoints.save(state)
     if place == "contents":
-        path = checkpoints.found()[0] / ".metadata"
+        path = checkpoints.list_whole()[0] / ".metadata"
         path.write_bytes(pickle.dumps((pickle.loads(path.read_bytes()), Code(tmp_path / "ran"))))
     with pytest.raises(ValueError, match=r"step-00000000: cannot be resumed: .*mkdir"):
         checkpoints.load_newest(state)

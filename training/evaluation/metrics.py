@@ -171,7 +171,7 @@ def find_faces(path: Path, found: Probe, detector: "YoloFace") -> np.ndarray:
     seen = np.isfinite(boxes).all(axis=1)
     if not seen.any():
         raise ValueError(f"{path}: no face in it; --region frame needs none")
-    return fill_gaps(boxes, seen)
+    return fill_gaps(boxes, np.asarray(seen))
 
 
 def read_chunks(

@@ -195,7 +195,7 @@ def test_videos_are_compared_frame_by_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("expansion", "side"), [(1.7, 68), (1.0, 40)])
 def test_faces_are_cut_as_far_around_as_the_crop_says(tmp_path: Path, expansion: float, side: int) -> None:
     path = write_video(tmp_path / "a.mp4", Pictures(20, draw=lambda i: numbered(i, 128, 96)))
-    paths = dict.fromkeys(SIDES, path)
+    paths: dict[str, Path] = dict.fromkeys(SIDES, path)
     boxes = np.tile(np.array([44, 28, 84, 68], np.float32), (20, 1))
     settings = Settings(FaceCrop(32, expansion, 1.0))
     part = next(read_chunks(paths, dict.fromkeys(SIDES, probe(path)), boxes, False, settings))
