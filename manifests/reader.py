@@ -55,7 +55,7 @@ def _read(output: Path, name: str, table_format: TableFormat) -> pd.DataFrame:
         raise ManifestError(str(error)) from error
     table = table.rename(columns=renamed.COLUMNS)
     if "stage" in table.columns:
-        table["stage"] = table["stage"].cat.rename_categories(renamed.stage_today)
+        table["stage"] = table["stage"].astype("category").cat.rename_categories(renamed.stage_today)
     return table
 
 

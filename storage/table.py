@@ -91,8 +91,6 @@ def check_format(path: Path, table_format: TableFormat) -> pa.Schema:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path}: not a parquet file: {last_line(error)}") from error
     metadata = schema.metadata or {}
-    if SHA256 in metadata and hashes != {metadata[SHA256]}:
-        raise TableError(f"{path}: damaged since it was written: its columns and notes are not those of its sha256")
     kind, version = (metadata.get(name, b"").decode(errors="replace") for name in (KIND, VERSION))
     if kind != table_format.kind:
         raise TableError(f"{path}: not a {table_format.kind} table ({kind or 'nothing in it says what it is'})")
@@ -101,17 +99,23 @@ def check_format(path: Path, table_format: TableFormat) -> pa.Schema:
             f"{path} has schema {version}, this code reads {table_format.version}; "
             "curate again or check out the version that wrote it"
         )
+    if SHA256 in metadata and hashes != {metadata[SHA256]}:
+        raise TableError(f"{path}: damaged since it was written: its columns and notes are not those of its sha256")
     return schema
 
 
 def schema_sha256(schema: pa.Schema) -> bytes:
     """Return a sha256 over names, types and meanings of the columns and over the metadata, in hex digits."""
-    kinds = [str(field.type).replace("large_string", "string") for field in schema]  # a file holds no difference
-    fields = [
-        (field.name, kind, (field.metadata or {}).get(b"meaning")) for field, kind in zip(schema, kinds, strict=True)
-    ]
+    fields = [(field.name, stored_type(field.type), (field.metadata or {}).get(b"meaning")) for field in schema]
     notes = sorted((name, text) for name, text in (schema.metadata or {}).items() if name != SHA256)
     return hashlib.sha256(repr((fields, notes)).encode("utf-8", "surrogateescape")).hexdigest().encode()
+
+
+def stored_type(kind: pa.DataType) -> str:
+    """Return the name of a type as a file gives it back: short strings, and categories of nothing but strings."""
+    if pa.types.is_dictionary(kind) and not str(kind.value_type).endswith("string"):
+        kind = kind.value_type
+    return str(kind).replace("large_string", "string")
 
 
 def last_line(error: BaseException) -> str:

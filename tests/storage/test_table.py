@@ -32,3 +32,10 @@ def test_a_bit_of_a_page_is_an_error_and_no_other_value(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(TableError, match="a.parquet: cannot be read"):
         read_table(path, form)
+
+
+@pytest.mark.parametrize("words", [["x", None], [None, None], []])
+def test_a_column_of_categories_is_read_back_with_and_without_a_value(tmp_path: Path, words: list[str | None]) -> None:
+    path, form = tmp_path / "a.parquet", TableFormat("a", 1)
+    write_table(path, pd.DataFrame({"word": pd.Series(words, dtype="category")}), form, {"word": "a word"})
+    assert read_table(path, form)["word"].isna().tolist() == [word is None for word in words]
