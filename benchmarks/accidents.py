@@ -191,7 +191,9 @@ def wrongs(files: Files, output: Path) -> Iterator[str]:
     for path in files.frames:
         if path.is_file() and str(path) not in rows:
             yield f"{path}: no row"
-    ends = {str(path): end for path, end in clips.groupby("source")["end_frame"].max().items()}
+    ends: dict[str, int] = {}
+    for source, end in zip(clips["source"], clips["end_frame"], strict=True):
+        ends[str(source)] = max(int(end), ends.get(str(source), 0))
     for source in sources.to_dict("records"):
         path = Path(source["path"])
         if not path.is_file():
@@ -201,9 +203,9 @@ def wrongs(files: Files, output: Path) -> Iterator[str]:
         wanted, found = files.frames[path], ends.get(str(path), 0)
         if wanted is not None and abs(found - wanted) > JOINT_FRAMES:
             yield f"{path}: its rows end at frame {found}, it has {wanted} ({source['reason']})"
-    for clip in clips[clips["kept"]].to_dict("records"):
-        if clip["source_id"] not in files.seen:
-            yield f"{clip['key']}: kept from bytes that nobody made"
+    for key, source_id, kept in zip(clips["key"], clips["source_id"], clips["kept"], strict=True):
+        if kept and source_id not in files.seen:
+            yield f"{key}: kept from bytes that nobody made"
 
 
 def main() -> int:
@@ -231,7 +233,9 @@ def main() -> int:
         found += ["the same command once more changed the shards"] if before != after else []
         sources, clips = read_sources(output), read_clips(output)
         print(f"\n{len(sources)} sources: {dict(Counter(sources['reason']))}")
-        seconds = dict(clips.groupby("reason", observed=True)["duration_s"].sum())
+        seconds: Counter[str] = Counter()
+        for reason, value in zip(clips["reason"], clips["duration_s"], strict=True):
+            seconds[str(reason)] += value
         print("seconds: " + ", ".join(f"{reason} {value:.1f}" for reason, value in seconds.items()))
     print("\n".join(found) or "every second of every source is in exactly one row, and verify finds nothing")
     print(f"{(time.monotonic() - began) / 60:.1f} minutes")
