@@ -301,7 +301,6 @@ def test_sections_hold_every_row_once() -> None:
     ("edit", "text"),
     [
         (lambda t: pd.concat([t, t[t["path"] == "/raw/text.mp4"]]), "/raw/text.mp4: has 2 rows in sources.parquet"),
-        (lambda t: t[t["path"] != "/raw/text.mp4"], "/raw/text.mp4: has clips and no row in sources.parquet"),
         (
             lambda t: t.assign(status=t["status"].astype("str").where(t["path"] != "/raw/anna.mp4", "dropped")),
             "/raw/anna.mp4: state dropped, 3 clips kept",
@@ -315,11 +314,18 @@ def test_sections_hold_every_row_once() -> None:
             "/raw/copy.mp4: a duplicate of /raw/berta.mp4, which is no source with the same bytes",
         ),
     ],
-    ids=["twice", "none", "contradicted", "unknown", "copy of another"],
+    ids=["twice", "contradicted", "unknown", "copy of another"],
 )
 def test_every_source_has_one_state_that_its_clips_bear_out(output: Path, edit: EditTable, text: str) -> None:
     edit_table(output, "sources", edit)
     assert findings(output, "source") == [text]
+
+
+def test_a_source_without_a_row_is_missed_by_its_clips_and_by_its_timings(output: Path) -> None:
+    edit_table(output, "sources", lambda t: t[t["path"] != "/raw/text.mp4"])
+    found = findings(output, "source")
+    assert found[0] == "/raw/text.mp4: has clips and no row in sources.parquet"
+    assert found[1:] == ["/raw/text.mp4: is in one of sources.parquet and timings.parquet alone"]
 
 
 def test_counts_must_follow_from_the_clips(output: Path) -> None:
