@@ -52,7 +52,7 @@ class Pretended:
         self.at: dict[int, str] = {}  # worker -> node
         self.unplaced: list[int] = []
         self.ends: list[Done | Lost] = []
-        self.node_losses, self.wasted_s, self.worked_s = 0, 0.0, 0.0
+        self.node_losses, self.wasted_s, self.worked_s, self.workers_cpu_s = 0, 0.0, 0.0, 0.0
         for _ in range(nodes):
             self.join()
 
@@ -120,7 +120,10 @@ class Pretended:
             return
         self.worked_s += self.now - began
         self.schedule.ended(worker, self.now)
-        self.ends.append(Done(task.item, identify(task.item) if task.method == "identify" else drop_source(task.item)))
+        cpu = time.process_time()
+        result = identify(task.item) if task.method == "identify" else drop_source(task.item)
+        self.workers_cpu_s += time.process_time() - cpu  # a worker's, not the driver's
+        self.ends.append(Done(task.item, result))
 
     def map(self, tasks: Iterable[Task], *, begin: Callable[[Task], Any], **_: Any) -> Iterator[Done | Lost]:
         self.schedule.add(tasks)
@@ -193,7 +196,7 @@ def main() -> int:
     with redirect_stdout(StringIO()):
         curate(videos, ledger, pool, profile, None)  # type: ignore[arg-type]
     ledger.flush()
-    cpu_s, wall_s = time.process_time() - cpu, time.monotonic() - began
+    cpu_s, wall_s = time.process_time() - cpu - pool.workers_cpu_s, time.monotonic() - began
     ends = [entry.reason for entry in ledger.done.values()]
     ideal_s = pool.worked_s / options.workers
     rows = {

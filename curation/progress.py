@@ -57,8 +57,11 @@ class Bar:
         return self.bar.tasks[0].percentage / 100
 
     def print(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.bar.console.print(line, markup=False, highlight=False)
+        """Print a line above the bar; plainly where no bar is seen."""
+        if self.bar.console.is_terminal:
+            self.bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line)
 
 
 class Minutes:
