@@ -131,11 +131,18 @@ def drawn(number: int) -> np.ndarray:
 
 
 def start(house: Path, videos: Path, output: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, house / "curation/run.py", "--profile", "chaos", "--videos", videos, "--output", output]
+    command = ["python", house / "curation/run.py", "--profile", "chaos", "--videos", videos, "--output", output]
+    return spawn(*command, "--workers", "2", *more)
+
+
+def spawn(command: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Start a command of this environment, marked for `sweep`; what it and its children say is in one pipe."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
     environment[OURS] = str(os.getpid())
+    path = Path(sys.executable).parent
+    environment["PATH"] = f"{path}:{environment['PATH']}"
     return subprocess.Popen(
-        [*map(str, command), "--workers", "2", *more],
+        [str(path / command), *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
