@@ -36,7 +36,7 @@ class Idle:
     def __init__(self, *_: object) -> None:
         pass
 
-    def ready(self) -> str:
+    def ready(self, *_: object) -> str:
         return ""
 
     def identify(self, path: Path) -> Identity:

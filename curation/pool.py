@@ -227,7 +227,7 @@ class Pool:
         """Say how many workers have a place, if some have waited for one since the last look."""
         members = self.schedule.members.values()
         unplaced = {member.worker for member in members if not member.node}
-        if unplaced & self.unplaced:
+        if unplaced & self.unplaced and in_cluster():  # on this machine alone they are merely slow to start
             need = f"1 CPU and {self.gpus:g} GPU" if self.gpus else "1 CPU"
             placed = f"{len(members) - len(unplaced)} of {len(members)} workers placed"
             self.say_once(f"{placed}, the cluster is full: each of the others waits for {need} free on one node")
