@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,9 +75,11 @@ class Worker:
     def record_crashes(self, item: Path | Identity | ShardJob) -> Iterator[None]:
         """Keep a log file while the block runs: a crash leaves its stack in it, too much memory a line."""
         path = log_path(self.output, item)
-        path.parent.mkdir(parents=True, exist_ok=True)
         over = threading.Event()
-        with path.open("w", encoding="utf-8") as log:
+        with ExitStack() as stack:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                log = stack.enter_context(path.open("w", encoding="utf-8"))
             faulthandler.enable(log, all_threads=False)
             threading.Thread(target=self.watch_memory, args=(log, over), daemon=True).start()
             try:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,16 +16,22 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write, renamed to `path` when the block ends and removed when it raises."""
+    """A binary file to write, renamed to `path` when the block ends and removed when it raises.
+
+    What the block raises is raised, even if closing the file fails once more because the disk is full.
+    """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    file = temporary.open("xb")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
         temporary.replace(path)
         sync_folder(path.parent)
     except BaseException:
+        with suppress(OSError):
+            file.close()
         temporary.unlink(missing_ok=True)
         raise
 

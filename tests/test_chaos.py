@@ -136,9 +136,6 @@ def test_a_second_driver_is_refused(house, videos, tmp_path):
     assert first.returncode == 0, told
 
 
-@pytest.mark.xfail(
-    strict=False, reason="seen once: two shards differ after the disk was full while packing; open in issue 16"
-)
 def test_a_full_disk_stops_the_run_with_one_message_and_loses_nothing(house, videos, whole, tmp_path):
     small = tmp_path / "small"
     small.mkdir()

@@ -1,5 +1,6 @@
 """Files and folders appear complete or not at all."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ def test_a_block_that_raises_leaves_what_was_there(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_raises_on_a_full_disk_raises_that_and_not_what_closing_says(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(KeyError), atomic_write(tmp_path / "a.txt") as file:
+            file.write(b"x" * 2000)  # waits in the buffer
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+            raise KeyError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_has_its_name_when_it_is_complete(tmp_path: Path) -> None:
