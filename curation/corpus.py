@@ -1,24 +1,25 @@
 """What needs all sources: packing, manifests, the funnel. Runs after the last source is done.
 
-Its result depends on the set of finished sources only, never on their order or on who curated them.
+Its result depends on the set of finished sources only, never on their order or on who curated them. Memory: about
+1.5 KB per kept clip; rows are read from the ledger twice, and no more than some thousand sources' are held.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from curation.ledger import Ledger
 from curation.ledger_files import part_path
 from curation.margin import cut_to_clip
-from curation.source import Curated, finite
 from curation.stage import Stage, collect_meanings, filters_of
 from curation.verify.command import verify
+from manifests.schema import stage_of_cpu_column
 from manifests.summary import write_summary
-from manifests.writer import write_manifests
+from manifests.writer import Account, write_accounts
 from pipelines import Profile
 from shards.index import INDEX_NAME, read_index
 from shards.packer import Do, Need, pack, retire, write_shards
@@ -33,8 +34,15 @@ class LostParts(ValueError):
         self.paths = frozenset(paths)
 
 
-TIMES = ("start_s", "end_s")  # floats in a row that are no scores
 OF_STEP = {"steps/landmarks": LANDMARKS, "steps/whisper": WHISPER}
+
+
+class KeptClip(NamedTuple):
+    """What packing and the manifest need of a kept clip."""
+
+    source_id: str
+    sha256: str
+    audio_shift_frames: int
 
 
 def finish(
@@ -52,48 +60,60 @@ def finish(
 
     Without `keep_parts`, parts that no later run needs are removed once the shards were read back and found whole.
     """
-    curated = [replace(each, clips=[dict(clip) for clip in each.clips]) for each in ledger.read_curated()]
-    clips = [clip for each in curated for clip in each.clips]
-    parts = {key: part_path(output, each.source["source_id"]) for each in curated for key in each.sampled}
-    sha256 = {key: value for each in curated for key, value in each.sampled.items()}
-    check_parts(output, curated)
-    kept = {clip["key"]: clip for clip in clips if clip["kept"]}
-    for clip in kept.values():
-        clip["audio_shift_frames"] += sum(stage.shift_frames(clip) for stage in filters_of(stages))
+    kept, sources, parts, cpu_columns = {}, {}, set(), set()
+    for each in ledger.read():
+        source_id = each.source["source_id"]
+        cpu_columns |= {name for name in each.source if stage_of_cpu_column(name)}
+        parts |= {part_path(output, source_id)} if each.sampled else set()
+        for clip in each.clips:
+            if clip["kept"]:
+                sources[source_id] = each.source["path"]
+                kept[clip["key"]] = KeptClip(source_id, each.sampled[clip["key"]], final_shift(clip, stages))
+    check_parts(output, kept, sources)
     required = {VIDEO, AUDIO, BOXES, JSON} | {OF_STEP[stage.name] for stage in stages if stage.name in OF_STEP}
     retire_packed(output, kept, ledger, say)
+    paths = {source_id: part_path(output, source_id) for source_id in sources}
     index = pack(
-        {key: parts[key] for key in kept},
+        {key: paths[clip.source_id] for key, clip in kept.items()},
         output / "shards",
-        sha256=sha256,
+        sha256={key: clip.sha256 for key, clip in kept.items()},
         seed=profile.seed,
         shard_bytes=profile.shard_bytes,
-        edit=lambda key: partial(
-            cut_to_clip, audio_shift_frames=kept[key]["audio_shift_frames"], scores=scores_in(kept[key])
-        ),
+        edit=lambda key: partial(cut_to_clip, audio_shift_frames=kept[key].audio_shift_frames),
         required=required,
         announce=lambda need: say(describe_need(need)),
         do=do,
     )
-    for key, shard in zip(index["key"], index["shard"], strict=True):
-        kept[key]["shard"] = shard
+    shards = dict(zip(index["key"], map(sys.intern, index["shard"]), strict=True))
+
+    def place(clip: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not clip["kept"]:
+            return clip
+        key = clip["key"]
+        return {**clip, "audio_shift_frames": kept[key].audio_shift_frames, "shard": shards[key]}
+
+    accounts = (Account(each.source, [place(clip) for clip in each.clips]) for each in ledger.read_in_order())
     scores, reasons = collect_meanings(stages)
     names = [stage.name for stage in stages]
-    write_manifests(output, clips, [each.source for each in curated], scores=scores, reasons=reasons, stages=names)
+    write_accounts(output, accounts, scores=scores, reasons=reasons, stages=names, cpu_columns=cpu_columns)
     funnel = write_summary(output)
     if not keep_parts:
-        drop_parts(output, parts.values(), ledger, say)
+        drop_parts(output, parts, ledger, say)
     return funnel
 
 
-def check_parts(output: Path, curated: Sequence[Curated]) -> None:
+def final_shift(clip: Mapping[str, Any], stages: Sequence[Stage]) -> int:
+    """Return by how many frames the sound of a kept clip is taken later, in the end."""
+    return clip["audio_shift_frames"] + sum(stage.shift_frames(clip) for stage in filters_of(stages))
+
+
+def check_parts(output: Path, kept: Mapping[str, KeptClip], sources: Mapping[str, str]) -> None:
     """Raise LostParts unless there is the part of each source with a kept clip that is not packed yet."""
     there = {part.stem for part in output.glob("parts/*/*.tar")}
     packed = set(read_index(output / "shards")["key"]) if (output / "shards" / INDEX_NAME).exists() else set()
-    waiting = (each for each in curated if {clip["key"] for clip in each.clips if clip["kept"]} - packed)
-    lost = [each.source["path"] for each in waiting if each.source["source_id"] not in there]
+    lost = {sources[clip.source_id] for key, clip in kept.items() if clip.source_id not in there and key not in packed}
     if lost:
-        raise LostParts(lost)
+        raise LostParts(sorted(lost))
 
 
 def retire_packed(output: Path, kept: Collection[str], ledger: Ledger, say: Callable[[str], None]) -> None:
@@ -126,8 +146,3 @@ def drop_parts(output: Path, parts: Iterable[Path], ledger: Ledger, say: Callabl
     size = sum(part.stat().st_size for part in removed)
     ledger.drop_parts(removed)
     say(f"{len(removed):,} parts removed, {size / 1e9:.1f} GB")
-
-
-def scores_in(clip: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the scores of a clip's row for its JSON member."""
-    return finite({name: clip[name] for name in clip if isinstance(clip[name], float) and name not in TIMES})

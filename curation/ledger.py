@@ -30,6 +30,7 @@ from curation.ledger_files import (
     append_to_log,
     parse_curated,
     read_finished,
+    read_in_order,
     read_log,
     read_segment,
     segments,
@@ -171,11 +172,15 @@ class Ledger:
             self.waiting.clear()
         self.flushed_s = time.monotonic()
 
-    def read_curated(self) -> list[Curated]:
-        """Return the result of every finished source, in order of path."""
+    def read(self) -> Iterator[Curated]:
+        """Yield the result of every finished source, in order of commit."""
         assert not self.waiting, "flush first"
-        found = {row["path"]: Curated(**parse_curated(row)) for _, row in read_finished(self.output)}
-        return [found[path] for path in sorted(found)]
+        return (Curated(**parse_curated(row)) for _, row in read_finished(self.output))
+
+    def read_in_order(self) -> Iterator[Curated]:
+        """Yield the result of every finished source, in order of path."""
+        assert not self.waiting, "flush first"
+        return (Curated(**parse_curated(row)) for row in read_in_order(self.output))
 
     def drop_parts(self, parts: Iterable[Path]) -> None:
         """Remove parts, after writing into the log that this was asked for."""

@@ -7,16 +7,21 @@
 `curation/ledger.py` writes them and `curation/verify` reads them. The logs hold one JSON string per line.
 """
 
+import gzip
 import json
 import os
+import shutil
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import renamed
+from storage.atomic_write import TEMPORARY_PREFIX
 from storage.table import TableFormat, read_table
 
 FOLDER = "ledger"
@@ -31,6 +36,8 @@ MEANINGS = {
     "curated": "JSON: the source's row, its clips' rows, key -> sha256 of the samples in the part",
 }
 HEADS = ("path", "source_id", "bytes", "mtime_ns", "status", "reason")
+SOURCES_AT_ONCE = 2_000  # sorted in memory; the row of an hour of video takes about 1 MB
+MOST_RANGES = 256  # files that are open at the same time
 ATTEMPTS = "attempts.log"
 DROPPED_PARTS = "dropped_parts.log"
 
@@ -56,6 +63,32 @@ def read_finished(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     last = {row["path"]: path for path in segments(output) for row in read_segment(path, heads_only=True)}
     for path in segments(output):
         yield from ((path, row) for row in read_segment(path) if last[row["path"]] == path)
+
+
+def read_in_order(output: Path, at_once: int = SOURCES_AT_ONCE) -> Iterator[dict[str, Any]]:
+    """Yield the row of every finished source in order of path, with `at_once` of them in memory. Raises TableError.
+
+    More than those are first spread over temporary files in the ledger's folder, each of which holds a range of paths.
+    """
+    paths = sorted({row["path"] for path in segments(output) for row in read_segment(path, heads_only=True)})
+    if len(paths) <= at_once:
+        found = {row["path"]: row for _, row in read_finished(output)}
+        yield from (found[path] for path in paths)
+        return
+    firsts = paths[:: max(at_once, -(-len(paths) // MOST_RANGES))]
+    with ExitStack() as stack:
+        folder = output / FOLDER / f"{TEMPORARY_PREFIX}sorted"
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        ranges = [folder / f"{number}.jsonl.gz" for number in range(len(firsts))]
+        with ExitStack() as files:
+            writers = [files.enter_context(gzip.open(path, "wt", 1, "utf-8")) for path in ranges]
+            for _, row in read_finished(output):
+                writers[bisect_right(firsts, row["path"]) - 1].write(f"{json.dumps(row)}\n")
+        for path in ranges:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                yield from sorted(map(json.loads, file), key=itemgetter("path"))
+            path.unlink()
 
 
 def parse_curated(row: Mapping[str, Any]) -> dict[str, Any]:

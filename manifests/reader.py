@@ -27,9 +27,9 @@ class Notes:
     stages: list[str]
 
 
-def read_clips(output: Path) -> pd.DataFrame:
-    """clips.parquet: one row per clip, kept or dropped, sorted by source and start."""
-    return _read(output, "clips", CLIPS_FORMAT)
+def read_clips(output: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """clips.parquet, or some columns of it: one row per clip, kept or dropped, sorted by source and start."""
+    return _read(output, "clips", CLIPS_FORMAT, columns)
 
 
 def read_sources(output: Path) -> pd.DataFrame:
@@ -48,9 +48,9 @@ def read_run_notes(output: Path) -> Notes:
     return Notes(reasons, renamed.with_todays_names(scores), [renamed.stage_today(stage) for stage in stages])
 
 
-def _read(output: Path, name: str, table_format: TableFormat) -> pd.DataFrame:
+def _read(output: Path, name: str, table_format: TableFormat, columns: list[str] | None = None) -> pd.DataFrame:
     try:
-        table = read_table(_path(output, name), table_format)
+        table = read_table(_path(output, name), table_format, columns)
     except TableError as error:
         raise ManifestError(str(error)) from error
     table = table.rename(columns=renamed.COLUMNS)

@@ -52,7 +52,8 @@ def totals(table: pd.DataFrame) -> dict[str, int]:
 def read_funnel(output: Path) -> pd.DataFrame:
     """The funnel of an output folder, in the order of its run's stages. Raises ManifestError."""
     notes = read_run_notes(output)
-    return funnel(read_clips(output), notes.stages, list(notes.reasons))
+    clips = read_clips(output, ["start_frame", "end_frame", "stage", "reason"])
+    return funnel(clips, notes.stages, list(notes.reasons))
 
 
 def write_summary(output: Path) -> pd.DataFrame:

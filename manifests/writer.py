@@ -1,16 +1,18 @@
 """Rows -> `<output>/manifests/*.parquet`, after checking that they account for every frame of every source.
 
 The bytes of clips.parquet and sources.parquet depend on the rows only, not on their order, the time or the worker.
-What does depend on them (timings) goes into a third table.
+What does depend on them (timings) goes into a third table. Memory: the rows of one row group, and 8 bytes per clip.
 """
 
 import json
 import math
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,13 +36,22 @@ from manifests.schema import (
     suggest,
 )
 from storage.atomic_write import remove_leftovers
-from storage.table import write_table
+from storage.table import TableFormat, open_table
 
 Row = Mapping[str, Any]
+
+ROW_GROUP = 100_000  # clips that are written together
 
 
 class PartitionError(ValueError):
     """The rows of a source do not cover its timeline exactly once."""
+
+
+class Account(NamedTuple):
+    """A source and all its clips, kept or dropped."""
+
+    source: Row
+    clips: Sequence[Row]
 
 
 def write_manifests(
@@ -52,43 +63,129 @@ def write_manifests(
     reasons: Mapping[str, str],
     stages: Sequence[str] = (),
 ) -> None:
-    """Check and write clips.parquet, timings.parquet and, last, sources.parquet.
+    """Sort the rows, and write them as `write_accounts` does."""
+    accounts = group(clips, sources)
+    cpu = {name for account in accounts for name in account.source if stage_of_cpu_column(name)}
+    write_accounts(output, accounts, scores=scores, reasons=reasons, stages=stages, cpu_columns=cpu)
+
+
+def group(clips: Iterable[Row], sources: Iterable[Row]) -> list[Account]:
+    """Return each source with its clips, in order of path. Raises SchemaError if they do not belong together."""
+    of_source: dict[str, list[Row]] = defaultdict(list)
+    for row in clips:
+        if not isinstance(row.get("source"), str):
+            raise SchemaError(f"{row.get('key')}: source is {row.get('source')!r}, expected str")
+        of_source[row["source"]].append(row)
+    ordered = sorted(sources, key=lambda row: str(row.get("path")))
+    paths = Counter(str(row.get("path")) for row in ordered)
+    twice, strange = [path for path, n in paths.items() if n > 1], of_source.keys() - paths.keys()
+    if twice:
+        raise SchemaError(f"{twice[0]}: two rows in sources")
+    if strange:
+        raise SchemaError(f"{min(strange)}: clips of a source that has no row in sources")
+    return [Account(row, of_source.get(path, [])) for row, path in zip(ordered, paths, strict=True)]
+
+
+def write_accounts(
+    output: Path,
+    accounts: Iterable[Account],
+    *,
+    scores: Mapping[str, str],
+    reasons: Mapping[str, str],
+    stages: Sequence[str] = (),
+    cpu_columns: Collection[str] = (),
+) -> None:
+    """Check and write clips.parquet, timings.parquet and, last, sources.parquet, from sources in order of path.
 
     `scores` and `reasons` give the meaning of each score column and of each reason that the filters of the run add;
     `stages` is their order, kept for the summary. start_s, end_s and duration_s of a clip, clips_kept and kept_s of a
-    source are computed here. Raises SchemaError or PartitionError before anything is written.
+    source are computed here. Raises SchemaError or PartitionError; then no table is written.
     """
     allowed = declared_reasons(reasons)
     clip_columns = (*CLIPS, *score_columns(scores))
-    clip_rows = sorted((_clip(row) for row in clips), key=_clip_order)
-    _check_rows(clip_rows, clip_columns, allowed, "source", "key")
-    _check_kept(clip_rows)
-
-    of_source: dict[str, list[Row]] = defaultdict(list)
-    for row in clip_rows:
-        of_source[row["source"]].append(row)
-    source_rows = sorted((dict(row) for row in sources), key=lambda row: str(row.get("path")))
-    timing_rows = [_timing(row) for row in source_rows]
-    for row in source_rows:
-        _count_kept(row, of_source.get(row.get("path", ""), []))
-    _check_rows(source_rows, SOURCES, allowed, "path", "status")
-    _check_sources(source_rows, of_source)
-
+    timing_columns = (
+        *TIMINGS,
+        *(Column(n, "float64", "s", "CPU time of the stage", optional=True) for n in sorted(cpu_columns)),
+    )
+    notes = {"reasons": json.dumps(allowed), "scores": json.dumps(dict(scores)), "stages": json.dumps(list(stages))}
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    notes = {"reasons": json.dumps(allowed), "scores": json.dumps(dict(scores)), "stages": json.dumps(list(stages))}
-    cpu = sorted({name for row in timing_rows for name in row if stage_of_cpu_column(name)})
-    timing_columns = (*TIMINGS, *(Column(n, "float64", "s", "CPU time of the stage", optional=True) for n in cpu))
-    _check_rows(timing_rows, timing_columns, allowed, "path", "worker")
-    tables = (
-        ("clips", clip_rows, clip_columns, CLIPS_FORMAT),
-        ("timings", timing_rows, timing_columns, TIMINGS_FORMAT),
-        ("sources", source_rows, SOURCES, SOURCES_FORMAT),
-    )
-    for name, rows, columns, table_format in tables:
-        meanings = {column.name: column.description for column in columns}
-        write_table(folder / f"{name}.parquet", _frame(rows, columns), table_format, meanings, notes)
+    rows = _Rows()
+    with ExitStack() as stack:
+        tables = [  # the last one entered appears first
+            stack.enter_context(_open_table(folder, name, columns, table_format, notes))
+            for name, columns, table_format in (
+                ("sources", SOURCES, SOURCES_FORMAT),
+                ("timings", timing_columns, TIMINGS_FORMAT),
+                ("clips", clip_columns, CLIPS_FORMAT),
+            )
+        ]
+        for account in accounts:
+            rows.add(*_check_account(account, clip_columns, timing_columns, allowed))
+            if len(rows.clips) >= ROW_GROUP:
+                rows.write(*tables)
+        rows.write(*tables)
+        rows.check_kept_once()
+
+
+class _Rows:
+    """Rows that wait for their row group, and of all rows before a hash of each kept key."""
+
+    def __init__(self) -> None:
+        self.clips: list[Row] = []
+        self.timings: list[Row] = []
+        self.sources: list[Row] = []
+        self.kept = array("q")
+        self.last_path = ""
+
+    def add(self, source: Row, timing: Row, clips: list[dict[str, Any]]) -> None:
+        assert source["path"] > self.last_path, f"{source['path']} comes after {self.last_path}"
+        self.last_path = source["path"]
+        self.sources.append(source)
+        self.timings.append(timing)
+        self.clips += clips
+        self.kept.extend(hash(row["key"]) for row in clips if row["kept"])
+
+    def write(self, *tables: Callable[[Sequence[Row]], None]) -> None:
+        """Append the rows that wait to the tables: sources, timings, clips."""
+        for write, rows in zip(tables, (self.sources, self.timings, self.clips), strict=True):
+            write(rows)
+            rows.clear()
+
+    def check_kept_once(self) -> None:
+        twice = len(self.kept) - len(np.unique(np.frombuffer(self.kept, np.int64)))
+        if twice:
+            raise SchemaError(f"{twice} keys are kept twice")
+
+
+@contextmanager
+def _open_table(
+    folder: Path, name: str, columns: Sequence[Column], table_format: TableFormat, notes: Mapping[str, str]
+) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Give a function that appends rows to a table of the manifests."""
+    meanings = {column.name: column.description for column in columns}
+    with open_table(folder / f"{name}.parquet", table_format, meanings, notes) as write:
+        yield lambda rows: write(_frame(rows, columns))
+
+
+def _check_account(
+    account: Account, clip_columns: Sequence[Column], timing_columns: Sequence[Column], allowed: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Return the rows of a source, of its timing and of its clips in order, after checking them."""
+    clips = sorted((_clip(row) for row in account.clips), key=_clip_order)
+    _check_rows(clips, clip_columns, allowed, "source", "key")
+    for row in clips:
+        if row["kept"] != (row["reason"] == KEPT):
+            raise SchemaError(f"{row['source']}: {row['key']}: kept is {row['kept']}, reason is {row['reason']!r}")
+    source = dict(account.source)
+    timing = _timing(source)
+    _count_kept(source, clips)
+    _check_rows([source], SOURCES, allowed, "path", "status")
+    _check_rows([timing], timing_columns, allowed, "path", "worker")
+    _check_status(source)
+    check_partition(clips, source)
+    return source, timing, clips
 
 
 def main_reason(rows: Iterable[Row]) -> str:
@@ -157,7 +254,7 @@ def _timing(row: dict[str, Any]) -> dict[str, Any]:
     return {"path": row.get("path"), **{name: row.pop(name) for name in names}}
 
 
-def _count_kept(row: dict[str, Any], clips: list[Row]) -> None:
+def _count_kept(row: dict[str, Any], clips: Sequence[Row]) -> None:
     frames = [clip["end_frame"] - clip["start_frame"] for clip in clips if clip["kept"]]
     counts = {"clips_kept": len(frames), "kept_s": sum(frames) / FPS}
     for name, value in counts.items():
@@ -187,29 +284,12 @@ def _check_rows(rows: list[Any], columns: Sequence[Column], reasons: Mapping[str
             raise SchemaError(f"{place}: undeclared reason {reason!r}{suggest(reason, list(reasons))}")
 
 
-def _check_kept(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        if row["kept"] != (row["reason"] == KEPT):
-            raise SchemaError(f"{row['source']}: {row['key']}: kept is {row['kept']}, reason is {row['reason']!r}")
-    twice = [key for key, n in Counter(row["key"] for row in rows if row["kept"]).items() if n > 1]
-    if twice:
-        raise SchemaError(f"{len(twice)} keys are kept twice, first {twice[0]}")
-
-
-def _check_sources(rows: list[dict[str, Any]], clips: dict[str, list[Row]]) -> None:
-    paths = [row["path"] for row in rows]
-    if len(set(paths)) != len(paths):
-        raise SchemaError(f"{Counter(paths).most_common(1)[0][0]}: two rows in sources")
-    strange = sorted(set(clips) - set(paths))
-    if strange:
-        raise SchemaError(f"{strange[0]}: clips of a source that has no row in sources")
-    for row in rows:
-        status, reason = row["status"], row["reason"]
-        if status not in STATUSES:
-            raise SchemaError(f"{row['path']}: status {status!r} is not one of {', '.join(STATUSES)}")
-        if (status == KEPT) != (row["clips_kept"] > 0) or (status == KEPT) != (reason == KEPT):
-            raise SchemaError(f"{row['path']}: status {status}, reason {reason}, {row['clips_kept']} clips kept")
-        check_partition(clips.get(row["path"], []), row)
+def _check_status(row: Row) -> None:
+    status, reason = row["status"], row["reason"]
+    if status not in STATUSES:
+        raise SchemaError(f"{row['path']}: status {status!r} is not one of {', '.join(STATUSES)}")
+    if (status == KEPT) != (row["clips_kept"] > 0) or (status == KEPT) != (reason == KEPT):
+        raise SchemaError(f"{row['path']}: status {status}, reason {reason}, {row['clips_kept']} clips kept")
 
 
 def _missing(value: Any) -> bool:

@@ -6,7 +6,8 @@ has a checksum, without which a turned bit may well decompress to another number
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +43,44 @@ def write_table(
     notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a DataFrame atomically; `meanings` explains each column, `notes` are texts about the whole table."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = dict(table.schema.metadata or {})
+    with open_table(path, table_format, meanings, notes) as write:
+        write(frame)
+
+
+@contextmanager
+def open_table(
+    path: Path, table_format: TableFormat, meanings: Mapping[str, str], notes: Mapping[str, str] | None = None
+) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Give a function that appends a DataFrame as a row group; the table appears when the block ends without error.
+
+    The first frame, which there must be, says the columns and their types.
+    """
+    with atomic_write(path) as file, ExitStack() as stack:
+        writers: list[pq.ParquetWriter] = []
+
+        def write(frame: pd.DataFrame) -> None:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if not writers:
+                schema = describe_schema(table.schema, table_format, meanings, notes or {})
+                writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+                writers.append(stack.enter_context(writer))
+            writers[0].write_table(table.cast(writers[0].schema))
+
+        yield write
+
+
+def describe_schema(
+    schema: pa.Schema, table_format: TableFormat, meanings: Mapping[str, str], notes: Mapping[str, str]
+) -> pa.Schema:
+    """Return a schema with the kind, version, meanings, notes and sha256 that a table of ours carries."""
+    metadata = dict(schema.metadata or {})
     metadata[KIND] = table_format.kind.encode()
     metadata[VERSION] = str(table_format.version).encode()
-    for name, text in (notes or {}).items():
+    for name, text in notes.items():
         metadata[NOTE + name.encode()] = text.encode()
-    fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in table.schema]
+    fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in schema]
     metadata[SHA256] = schema_sha256(pa.schema(fields, metadata=metadata))
-    with atomic_write(path) as file:
-        pq.write_table(
-            table.cast(pa.schema(fields, metadata=metadata)), file, compression="zstd", write_page_checksum=True
-        )
+    return pa.schema(fields, metadata=metadata)
 
 
 def read_table(path: Path, table_format: TableFormat, columns: list[str] | None = None) -> pd.DataFrame:

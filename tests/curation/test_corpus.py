@@ -9,7 +9,7 @@ import pytest
 
 import curation.corpus
 import pipelines
-from curation.corpus import LostParts, describe_need, finish, scores_in
+from curation.corpus import LostParts, describe_need, finish
 from curation.ledger import Ledger
 from curation.ledger_files import ATTEMPTS, append_to_log, part_path
 from curation.source import Curated, Identity
@@ -55,7 +55,14 @@ def curate(output: Path, ledger: Ledger, name: str, path: Path | None = None) ->
             "whisper.npy": encode_npy(np.arange(2 * (FRAMES + 2 * MARGIN), dtype=np.float16)[:, None, None]),
             "boxes.npy": encode_npy(np.zeros((FRAMES, 4), np.float32)),
             "json": encode_json(
-                {**place, "frames": FRAMES, "size": 64, "audio_shift_frames": 0, "margin_frames": MARGIN}
+                {
+                    **place,
+                    "frames": FRAMES,
+                    "size": 64,
+                    "audio_shift_frames": 0,
+                    "margin_frames": MARGIN,
+                    "scores": {},
+                }
             ),
         }
         made.append(Sample(f"{name}-{n}", members))
@@ -163,11 +170,6 @@ def test_no_part_goes_before_the_shards_were_found_whole(
 
 def test_the_disk_is_told_in_words_that_a_person_reads() -> None:
     assert describe_need(Need(1234, 45_600_000_000, 812_300_000_000)) == "packing 1,234 clips, 45.6 GB (812.3 GB free)"
-
-
-def test_what_was_not_measured_is_null_and_a_time_is_no_score() -> None:
-    row = {"audio_shift_frames": 0, "lip_confidence": 0.5, "niqe": float("nan"), "start_s": 4.0}
-    assert scores_in(row) == {"lip_confidence": 0.5, "niqe": None}
 
 
 def test_a_part_that_is_gone_is_named_before_anything_is_packed(tmp_path: Path, ledger: Ledger) -> None:

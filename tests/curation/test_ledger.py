@@ -40,7 +40,7 @@ def test_what_was_flushed_is_there_again_exactly(tmp_path: Path, video: Path) ->
     ledger.flush()
     again = Ledger(tmp_path / "out", RECIPE)
     assert again.is_finished(video)
-    (found,) = again.read_curated()
+    (found,) = again.read_in_order()
     assert (found.source, found.sampled) == (curated.source, curated.sampled)
     assert repr(sorted(found.clips[0].items())) == repr(sorted(curated.clips[0].items()))
     entry = again.done[str(video)]
@@ -65,7 +65,7 @@ def test_a_changed_file_is_curated_again_and_the_later_rows_count(tmp_path: Path
     again.flush()
     last = Ledger(tmp_path / "out", RECIPE)
     assert last.is_finished(video)
-    assert [curated.source["reason"] for curated in last.read_curated()] == ["kept"]
+    assert [curated.source["reason"] for curated in last.read_in_order()] == ["kept"]
 
 
 def test_a_file_of_equal_size_and_another_time_has_changed(tmp_path: Path, video: Path) -> None:

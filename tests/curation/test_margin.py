@@ -48,6 +48,12 @@ def test_late_scores_reach_the_json_and_the_margin_leaves_it(sample: Sample) -> 
     assert "margin_frames" not in done.json
 
 
+def test_without_others_a_sample_keeps_its_scores_under_todays_names(sample: Sample) -> None:
+    fields = {**sample.json, "scores": {"niqe": 4.5, "glance_gap_s": None}}
+    done = cut_to_clip(Sample(sample.key, {**sample.members, JSON: encode_json(fields)}), 0)
+    assert done.json["scores"] == {"niqe": 4.5, "keyframe_gap_s": None}
+
+
 def test_a_sample_without_margin_keeps_its_sound(sample: Sample) -> None:
     once = cut_to_clip(sample, 1, {})
     assert cut_to_clip(once, 1, {}).members[AUDIO] == once.members[AUDIO]

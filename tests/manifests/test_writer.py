@@ -2,11 +2,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.reader import read_clips
+from manifests import writer
+from manifests.reader import read_clips, read_sources
 from manifests.schema import SchemaError
 from manifests.writer import PartitionError, check_partition, write_manifests
 from tests.manifests.conftest import REASONS, SCORES, STAGES
@@ -69,7 +72,7 @@ def test_a_wrong_clip_is_named_and_nothing_is_written(
     clips[0] |= change
     with pytest.raises((SchemaError, PartitionError), match=said):
         write(tmp_path, clips, sources)
-    assert list(tmp_path.iterdir()) == []
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +100,23 @@ def test_a_source_without_rows_is_named(tmp_path: Path, clips: Rows, sources: Ro
 
 
 def test_a_key_is_kept_once(tmp_path: Path, clips: Rows, sources: Rows) -> None:
-    clips.append({**clips[1], "source": "/raw/berta.mp4"})
-    with pytest.raises(SchemaError, match="1 keys are kept twice, first anna-0-60"):
+    clips[3] |= {"key": clips[1]["key"], "kept": True, "reason": "kept", "stage": None}
+    sources[2] |= {"status": "kept", "reason": "kept"}
+    with pytest.raises(SchemaError, match="1 keys are kept twice"):
         write(tmp_path, clips, sources)
+
+
+def test_row_groups_change_how_tables_are_stored_and_not_what_is_read(
+    tmp_path: Path, clips: Rows, sources: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "one", clips, sources)
+    monkeypatch.setattr(writer, "ROW_GROUP", 2)
+    write(tmp_path / "some", clips, sources)
+    assert pq.ParquetFile(tmp_path / "some/manifests/clips.parquet").num_row_groups > 2
+    for read in (read_clips, read_sources):
+        one, some = read(tmp_path / "one"), read(tmp_path / "some")
+        pd.testing.assert_frame_equal(one.astype(object), some.astype(object))
+        assert all(isinstance(kind, pd.CategoricalDtype) for kind in some.dtypes[one.dtypes == "category"])
 
 
 def test_a_file_name_that_is_not_utf8_can_be_written(tmp_path: Path, clips: Rows, sources: Rows) -> None:

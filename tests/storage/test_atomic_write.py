@@ -51,6 +51,8 @@ def test_a_folder_has_its_name_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY_PREFIX}a.txt-12").write_bytes(b"")
+    (tmp_path / f"{TEMPORARY_PREFIX}folder").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}folder/b.txt").write_bytes(b"")
     (tmp_path / "a.txt").write_bytes(b"")
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
