@@ -1,7 +1,7 @@
 """What needs all sources: packing, manifests, the funnel. Runs after the last source is done.
 
 Its result depends on the set of finished sources only, never on their order or on who curated them. Memory: about
-1.5 KB per kept clip; rows are read from the ledger twice, and no more than some thousand sources' are held.
+1.5 KB per kept clip; rows are read from the ledger twice, and no more than some hundred sources' are held.
 """
 
 import sys

@@ -36,7 +36,7 @@ MEANINGS = {
     "curated": "JSON: the source's row, its clips' rows, key -> sha256 of the samples in the part",
 }
 HEADS = ("path", "source_id", "bytes", "mtime_ns", "status", "reason")
-SOURCES_AT_ONCE = 2_000  # sorted in memory; the row of an hour of video takes about 1 MB
+SOURCES_AT_ONCE = 500  # sorted in memory; the row of an hour of video takes about 1 MB
 MOST_RANGES = 256  # files that are open at the same time
 ATTEMPTS = "attempts.log"
 DROPPED_PARTS = "dropped_parts.log"

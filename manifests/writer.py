@@ -40,7 +40,7 @@ from storage.table import TableFormat, open_table
 
 Row = Mapping[str, Any]
 
-ROW_GROUP = 100_000  # clips that are written together
+ROW_GROUP = 20_000  # clips that are written together
 
 
 class PartitionError(ValueError):

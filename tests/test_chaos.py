@@ -1,11 +1,14 @@
 """Nothing lost, nothing doubled: a real run on a real Ray is killed at many moments, and ends with the same bytes."""
 
+import os
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -13,7 +16,7 @@ from curation.verify.command import verify
 from manifests.reader import read_clips, read_sources
 from shards.index import read_index
 from tests import chaos
-from tests.chaos import complete, drawn, result, start, wait_for
+from tests.chaos import HANG_S, complete, drawn, result, start, wait_for
 from tests.videos import Pictures, Sound, tone, write_video
 
 pytestmark = pytest.mark.slow  # runs on a real Ray that are killed
@@ -153,3 +156,41 @@ def test_a_full_disk_stops_the_run_with_one_message_and_loses_nothing(house, vid
         assert result(small) == whole.result
     finally:
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_job_whose_head_was_killed_is_submitted_again_and_ends_with_the_same_bytes(
+    house, videos, whole, tmp_path, no_orphans
+):
+    def submit() -> subprocess.Popen[str]:
+        head = ["ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--port=26479"]
+        head += ["--dashboard-port=28465", "--dashboard-agent-listen-port=28466", "--ray-client-server-port=20003"]
+        started.append(chaos.spawn(*head, f"--temp-dir={temporary}"))
+        deadline = time.monotonic() + HANG_S
+        while time.monotonic() < deadline:  # until the head answers
+            with suppress(OSError):
+                urlopen(f"{address}/api/version", timeout=5).close()
+                break
+            time.sleep(0.5)
+        run = ["python", "curation/run.py", "--profile", "chaos", "--videos", videos, "--output", tmp_path / "out"]
+        job = ["ray", "job", "submit", "--address", address, "--working-dir", house, "--", *run, "--workers", "2"]
+        started.append(chaos.spawn(*job))
+        return started[-1]
+
+    address = "http://127.0.0.1:28465"
+    started: list[subprocess.Popen[str]] = []
+    temporary = Path("/tmp") / f"ray-head-{os.getpid()}"
+    try:
+        first = submit()
+        wait_for("parts/*/*.tar", tmp_path / "out", first)
+        chaos.sweep()  # the head, its workers, the driver and the client
+        assert list((tmp_path / "out").glob("parts/*/*.tar")), first.communicate()[0]
+        assert not (tmp_path / "out" / "manifests").exists()
+        second = submit()
+        told, _ = second.communicate(timeout=HANG_S)
+        assert second.returncode == 0, told
+        assert result(tmp_path / "out") == whole.result
+    finally:
+        chaos.sweep()
+        for process in started:
+            process.communicate()
+        shutil.rmtree(temporary, ignore_errors=True)
