@@ -3,12 +3,12 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
@@ -159,7 +159,7 @@ def test_a_full_disk_stops_the_run_with_one_message_and_loses_nothing(house, vid
 
 
 def test_a_job_whose_head_was_killed_is_submitted_again_and_ends_with_the_same_bytes(
-    house, videos, whole, tmp_path, no_orphans
+    house, videos, whole, tmp_path, no_orphans, monkeypatch
 ):
     def submit() -> subprocess.Popen[str]:
         head = ["ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--port=26479"]
@@ -168,15 +168,29 @@ def test_a_job_whose_head_was_killed_is_submitted_again_and_ends_with_the_same_b
         deadline = time.monotonic() + HANG_S
         while time.monotonic() < deadline:  # until the head answers
             with suppress(OSError):
-                urlopen(f"{address}/api/version", timeout=5).close()
+                socket.create_connection(("127.0.0.1", 28465), 1).close()
                 break
             time.sleep(0.5)
         run = ["python", "curation/run.py", "--profile", "chaos", "--videos", videos, "--output", tmp_path / "out"]
-        job = ["ray", "job", "submit", "--address", address, "--working-dir", house, "--", *run, "--workers", "2"]
+        job = [
+            "ray",
+            "job",
+            "submit",
+            "--address",
+            "http://127.0.0.1:28465",
+            "--working-dir",
+            house,
+            "--",
+            *run,
+            "--workers",
+            "2",
+        ]
         started.append(chaos.spawn(*job))
         return started[-1]
 
-    address = "http://127.0.0.1:28465"
+    (tmp_path / "token").write_text("0123456789abcdef" * 4)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     started: list[subprocess.Popen[str]] = []
     temporary = Path("/tmp") / f"ray-head-{os.getpid()}"
     try:
