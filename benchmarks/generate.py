@@ -107,7 +107,7 @@ def outside(source: Picture, made: Picture, square: np.ndarray) -> int:
 def seam(pictures: list[Picture], track, shown: np.ndarray) -> str:
     """The largest step at a joint over the median step inside runs, both of the luma inside the face box."""
     steps, joints = [], []
-    for run in runs(track.has_face, track.boxes, shown):
+    for run in runs(track.has_face, track.boxes, track.shot, shown):
         starts = {chunk.start for chunk in chunks(run)[1:]}
         turns = {t for t in range(run.start + 1, run.end - 1) if shown[t + 1] - shown[t] != shown[t] - shown[t - 1]}
         for t in range(run.start + 1, run.end):

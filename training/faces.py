@@ -1,6 +1,6 @@
 """The face of a video as generation needs it: where it is, what is cut out, where the mask lies.
 
-The same detector, cut-outs, landmarks and mask as in curation and training, with the numbers of the curation.
+The same detector, shots, cut-outs, landmarks and mask as in curation and training, with the numbers of the curation.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import weights
 from media.frames import GridReader, read_crops, scan
 from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
+from media.shots import CutDetector, shots_of
 from models.face_landmarks import FaceLandmarks
 from models.mask import POINTS, MaskSettings, bridge_gaps, mask_boxes, median_face, shown_squares
 from models.yolo_face import YoloFace, largest_face, largest_faces
@@ -31,6 +32,7 @@ class FollowedFace:
     boxes: np.ndarray  # [n, 4] face boxes, source pixels
     squares: np.ndarray  # [n, 4] what is cut out and generated, source pixels
     mask: np.ndarray  # [n, 4] in pixels of the crop
+    shot: np.ndarray  # [n] int, the number of the shot that each frame belongs to
 
 
 class FaceFinder:
@@ -61,12 +63,14 @@ class FaceFinder:
     def _follow(
         self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object]
     ) -> FollowedFace:
-        pictures = scan(path, probe, self.look_px, frames)
+        cuts = CutDetector()
+        pictures = cuts.watch(scan(path, probe, self.look_px, frames))
         boxes = largest_faces(self.detector, pictures, max(probe.width, probe.height), on_frame)
-        boxes, has_face = bridge_gaps(boxes, mask.max_gap_frames)
+        shot = shots_of(cuts.cuts, len(boxes))
+        boxes, has_face = bridge_in_shots(boxes, shot, mask.max_gap_frames)
         cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
         reader = GridReader(path, probe)
-        for run in runs(has_face, boxes, np.arange(len(boxes))):
+        for run in runs(has_face, boxes, shot, np.arange(len(boxes))):
             part = slice(run.start, run.end)
             cutouts[part] = squares(boxes[part], self.expansion, self.smooth_frames, probe.width, probe.height)
             landmarks = []
@@ -77,7 +81,7 @@ class FaceFinder:
             masks[part] = mask_boxes(np.concatenate(landmarks), face, mask)
             cutouts[part], masks[part] = self.narrow(cutouts[part], masks[part], face, mask)
         reader.close()
-        return FollowedFace(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks)
+        return FollowedFace(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks, shot)
 
     def narrow(
         self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings
@@ -126,3 +130,9 @@ class FaceFinder:
         """Return the part of a picture in a square [4], [S, S, 3] uint8."""
         x0, y0, x1, y1 = np.round(square).astype(int)
         return cv2.resize(rgb[max(y0, 0) : y1, max(x0, 0) : x1], (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+
+def bridge_in_shots(boxes: np.ndarray, shot: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """`bridge_gaps` of boxes [n, 4], shot by shot: none is carried over a cut."""
+    parts = [bridge_gaps(part, max_gap) for part in np.split(boxes, np.flatnonzero(np.diff(shot)) + 1)]
+    return np.concatenate([part for part, _ in parts]), np.concatenate([found for _, found in parts])

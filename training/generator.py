@@ -160,7 +160,7 @@ class Generator:
     def generate_planes(self, take: Take) -> Iterator[Planes]:
         """Yield the planes of every output frame in order."""
         film, done = take.film, 0
-        for run in runs(film.track.has_face, film.track.boxes, film.shown):
+        for run in runs(film.track.has_face, film.track.boxes, film.track.shot, film.shown):
             yield from film.planes(done, run.start)
             yield from paste(self.place_crops(take, self.generate_run(take, run)), take.options.payload)
             done = run.end

@@ -13,7 +13,7 @@ from media.geometry import smooth
 
 CHUNK_FRAMES = 76  # denoised together, 3 s: six segments; more takes memory, less has more joints
 TURN_FRAMES = 2.0  # sigma of the easing where the video turns round
-JUMP = 0.5  # of the face's side: a box that moves further from one frame to the next is another shot
+JUMP = 0.5  # of the face's side: a box that moves further from one frame to the next is another face
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,15 @@ class Run:
     end: int
 
 
-def runs(has_face: np.ndarray, boxes: np.ndarray, shown: np.ndarray) -> list[Run]:
-    """Return where faces can be generated; [n] bool and [n, 4] of the source frames, [F] which of them are shown."""
-    found, box = has_face[shown], boxes[shown]
+def runs(has_face: np.ndarray, boxes: np.ndarray, shot: np.ndarray, shown: np.ndarray) -> list[Run]:
+    """Return where faces can be generated; no run goes over a cut.
+
+    Of the source frames: [n] bool, [n, 4], and [n] int to which shot each belongs; [F] which of them are shown.
+    """
+    found, box, shot = has_face[shown], boxes[shown], shot[shown]
     side = np.maximum((box[:, 2:] - box[:, :2]).max(axis=1), 1)
     moved = np.abs(np.diff(box[:, :2] + box[:, 2:], axis=0)).max(axis=1, initial=0) / 2
-    breaks = np.flatnonzero((found[1:] != found[:-1]) | (moved > JUMP * side[1:])) + 1
+    breaks = np.flatnonzero((found[1:] != found[:-1]) | (shot[1:] != shot[:-1]) | (moved > JUMP * side[1:])) + 1
     edges = [0, *breaks.tolist(), len(shown)]
     return [Run(a, b) for a, b in pairwise(edges) if found[a]]
 

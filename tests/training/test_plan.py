@@ -7,6 +7,7 @@ from training.latents import window_starts
 from training.plan import Run, Segments, chunks, runs, source_frames
 
 STILL = np.tile(np.array([10.0, 10, 50, 50]), (100, 1))
+ONE_SHOT = np.zeros(100, int)
 
 
 @given(st.integers(1, 60), st.integers(1, 400))
@@ -54,11 +55,17 @@ def test_a_run_ends_where_the_face_is_gone_or_jumps():
     has_face[30:40] = False
     boxes = STILL.copy()
     boxes[70:] += 25  # more than half of the face's 40 pixels
-    assert runs(has_face, boxes, np.arange(100)) == [Run(0, 30), Run(40, 70), Run(70, 100)]
-    assert runs(np.zeros(100, bool), boxes, np.arange(100)) == []
+    assert runs(has_face, boxes, ONE_SHOT, np.arange(100)) == [Run(0, 30), Run(40, 70), Run(70, 100)]
+    assert runs(np.zeros(100, bool), boxes, ONE_SHOT, np.arange(100)) == []
 
 
 def test_runs_are_told_in_output_frames_when_the_video_runs_back():
     has_face = np.ones(4, bool)
     has_face[0] = False
-    assert runs(has_face, STILL[:4], np.array([0, 1, 2, 3, 2, 1, 0, 1])) == [Run(1, 6), Run(7, 8)]
+    assert runs(has_face, STILL[:4], ONE_SHOT[:4], np.array([0, 1, 2, 3, 2, 1, 0, 1])) == [Run(1, 6), Run(7, 8)]
+
+
+def test_no_run_goes_over_a_cut_forward_or_back():
+    shot = np.repeat([0, 1], [2, 2])
+    shown = np.array([0, 1, 2, 3, 2, 1, 0])
+    assert runs(np.ones(4, bool), STILL[:4], shot, shown) == [Run(0, 2), Run(2, 5), Run(5, 7)]
