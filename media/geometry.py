@@ -11,18 +11,23 @@ def centres(boxes: Any) -> Any:
 
 
 def sides(boxes: np.ndarray) -> np.ndarray:
-    """[T, 2] width and height of each box."""
-    return boxes[:, 2:] - boxes[:, :2]
+    """[..., 2] width and height of each box [..., 4]."""
+    return boxes[..., 2:] - boxes[..., :2]
 
 
-def movement(boxes: np.ndarray) -> np.ndarray:
-    """[T-1] how far each box moves or grows to the next, in box sides.
+def distance(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[...] how far boxes [..., 4] lie from others, or differ from them in size, in box sides.
 
     The larger of the distance of the centres and the change of the mean side, over the smaller of the two sides.
     """
-    side = sides(boxes).mean(axis=1)
-    moved = np.linalg.norm(np.diff(centres(boxes), axis=0), axis=1)
-    return np.maximum(moved, np.abs(np.diff(side))) / np.maximum(np.minimum(side[1:], side[:-1]), 1e-6)
+    side, other = sides(boxes).mean(axis=-1), sides(others).mean(axis=-1)
+    apart = np.linalg.norm(centres(others) - centres(boxes), axis=-1)
+    return np.maximum(apart, np.abs(other - side)) / np.maximum(np.minimum(side, other), 1e-6)
+
+
+def movement(boxes: np.ndarray) -> np.ndarray:
+    """[T-1] the `distance` of each box [4] to the next."""
+    return distance(boxes[:-1], boxes[1:])
 
 
 def fill_gaps(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -61,13 +61,13 @@ def largest_face(detector: FaceDetector, picture: np.ndarray) -> np.ndarray | No
     return faces[0, :4] if len(faces) else None
 
 
-def largest_faces(
+def all_faces(
     detector: FaceDetector,
     pictures: Iterable[tuple[int, np.ndarray]],
     longer_side: int,
     on_frame: Callable[[], object] = lambda: None,
-) -> np.ndarray:
-    """Return the box of the largest face in each picture of `media.frames.scan`: [n, 4] float32, NaN without a face.
+) -> list[np.ndarray]:
+    """Return the boxes of the faces in each picture of `media.frames.scan`, [N, 4] float32, largest first.
 
     Boxes are in pixels of the source, whose longer side is given; a picture that is shown again is looked at once.
     """
@@ -77,12 +77,19 @@ def largest_faces(
         if picture is last:
             found.append(found[-1])
         else:
-            box = largest_face(detector, picture)
-            scale = longer_side / max(picture.shape[:2])
-            found.append(np.full(4, np.nan, np.float32) if box is None else box * scale)
+            found.append(detector.detect([picture])[0][:, :4] * (longer_side / max(picture.shape[:2])))
         last = picture
         on_frame()
-    return np.stack(found) if found else np.empty((0, 4), np.float32)
+    return found
+
+
+def largest_faces(detector: FaceDetector, pictures: Iterable[tuple[int, np.ndarray]], longer_side: int) -> np.ndarray:
+    """Return the box of the largest face in each picture, as `all_faces` does: [n, 4] float32, NaN without a face."""
+    found = all_faces(detector, pictures, longer_side)
+    boxes = np.full((len(found), 4), np.nan, np.float32)
+    for box, faces in zip(boxes, found, strict=True):
+        box[:] = faces[0] if len(faces) else np.nan
+    return boxes
 
 
 class OnnxYolo:

@@ -1,7 +1,8 @@
 """Shards -> a model -> a lip-synced video: the second half. Meets the first (`curation`) only in shard and manifest.
 
 To follow the paper, read models/mask (section 3.2), id_guider (3.3), audio (3.4), unet, network (3.5), denoiser
-(equations 2 to 5), loss, then data and train; sampler and generate are appendix B.
+(equations 2 to 5), loss, then data and train. Appendix B is sampler, chunk and generate; on its way from a video to
+another, person says whose face is generated, faces where it is, plan in which frames, and composite pastes it.
 evaluation/ measures what was generated.
 """
 

@@ -5,6 +5,7 @@ The same detector, shots, cut-outs, landmarks and mask as in curation and traini
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,9 @@ from media.probe import Probe
 from media.shots import CutDetector, shots_of
 from models.face_landmarks import FaceLandmarks
 from models.mask import POINTS, MaskSettings, bridge_gaps, mask_boxes, median_face, shown_squares
-from models.yolo_face import YoloFace, largest_face, largest_faces
+from models.yolo_face import YoloFace, all_faces, largest_face
 from training.curated import Curated
+from training.person import FaceChoice, follow_person
 from training.plan import runs
 
 AT_ONCE = 64  # crops in memory
@@ -51,22 +53,31 @@ class FaceFinder:
         self._last: tuple[object, FollowedFace] | None = None
 
     def follow(
-        self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object] = lambda: None
+        self,
+        path: Path,
+        probe: Probe,
+        frames: int,
+        mask: MaskSettings,
+        on_frame: Callable[[], object] = lambda: None,
+        choice: FaceChoice = "largest",
     ) -> FollowedFace:
-        """Return the largest face in the first `frames` frames, fewer if the video ends; the last result is kept."""
+        """Return the chosen face in the first `frames` frames, fewer if the video ends; the last result is kept."""
         stat = path.stat()
-        asked = (path, stat.st_mtime_ns, stat.st_size, frames, mask)
+        asked = (path, stat.st_mtime_ns, stat.st_size, frames, mask, choice)
         if self._last is None or self._last[0] != asked:
-            self._last = asked, self._follow(path, probe, frames, mask, on_frame)
+            self._last = asked, self._follow(path, probe, frames, mask, on_frame, choice)
         return self._last[1]
 
     def _follow(
-        self, path: Path, probe: Probe, frames: int, mask: MaskSettings, on_frame: Callable[[], object]
+        self,
+        path: Path,
+        probe: Probe,
+        frames: int,
+        mask: MaskSettings,
+        on_frame: Callable[[], object],
+        choice: FaceChoice,
     ) -> FollowedFace:
-        cuts = CutDetector()
-        pictures = cuts.watch(scan(path, probe, self.look_px, frames))
-        boxes = largest_faces(self.detector, pictures, max(probe.width, probe.height), on_frame)
-        shot = shots_of(cuts.cuts, len(boxes))
+        boxes, shot = self.look(path, probe, frames, on_frame, choice)
         boxes, has_face = bridge_in_shots(boxes, shot, mask.max_gap_frames)
         cutouts, masks = np.full_like(boxes, np.nan), np.full_like(boxes, np.nan)
         reader = GridReader(path, probe)
@@ -82,6 +93,17 @@ class FaceFinder:
             cutouts[part], masks[part] = self.narrow(cutouts[part], masks[part], face, mask)
         reader.close()
         return FollowedFace(has_face & np.isfinite(masks).all(axis=1), boxes, cutouts, masks, shot)
+
+    def look(
+        self, path: Path, probe: Probe, frames: int, on_frame: Callable[[], object], choice: FaceChoice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the boxes [n, 4] of the chosen face as it was found, NaN elsewhere, and each frame's shot [n] int."""
+        cuts = CutDetector()
+        pictures = cuts.watch(scan(path, probe, self.look_px, frames))
+        faces = all_faces(self.detector, pictures, max(probe.width, probe.height), on_frame)
+        shot = shots_of(cuts.cuts, len(faces))
+        edges = [0, *(np.flatnonzero(np.diff(shot)) + 1).tolist(), len(faces)]
+        return np.concatenate([follow_person(faces[a:b], choice) for a, b in pairwise(edges)]), shot
 
     def narrow(
         self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings

@@ -33,6 +33,7 @@ from command import parser_of  # noqa: E402
 from training import watermark  # noqa: E402
 from training.distributed import join_ranks  # noqa: E402
 from training.generator import Generator, Job, Options  # noqa: E402
+from training.person import FaceChoice, read_choice  # noqa: E402
 from training.sampler import SAMPLERS  # noqa: E402
 
 PATIENCE = timedelta(days=7)  # of a rank that is through with its jobs for those that are not
@@ -113,13 +114,21 @@ def read_jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    names = ("seed", "steps", "guidance", "sampler", "sigma_max", "batch", "region", "reference", "crf")
+    names = ("seed", "steps", "guidance", "sampler", "sigma_max", "batch", "face", "region", "reference", "crf")
     found = Options(**{name: getattr(given, name) for name in names})
     return replace(
         found,
         chunk_frames=1 if given.streaming else found.chunk_frames,
         payload=None if given.no_watermark else given.payload,
     )
+
+
+def face_choice(text: str) -> FaceChoice:
+    """`read_choice` as argparse wants it: with an error whose text it shows."""
+    try:
+        return read_choice(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,6 +160,15 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--streaming", action="store_true", help="finish each segment before the next begins")
     found.add_argument(
         "--batch", type=int, default=plain.batch, help="segments in one forward pass (default: %(default)s)"
+    )
+    found.add_argument(
+        "--face",
+        type=face_choice,
+        default=plain.face,
+        metavar="largest|left|right|N",
+        help="which of several faces speaks: the largest, or the leftmost, the rightmost or the Nth from the left, "
+        "where most are seen at once. It is followed to the end of the shot and chosen again by the same rule after "
+        "each cut; shots and frames without it pass through (default: %(default)s)",
     )
     found.add_argument(
         "--region",

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 import weights
-from clock import SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME
+from clock import FPS, SAMPLES_PER_FRAME, WHISPER_ROWS_PER_FRAME
 from media.audio import AudioTrack, read_sound
 from media.frames import GridReader, Picture, Planes, read_pictures
 from media.probe import Probe, probe
@@ -34,6 +34,7 @@ from training.curated import curated_in
 from training.faces import FaceFinder, FollowedFace
 from training.latents import LatentCodec, concatenated_and_identity
 from training.network import SayAnything
+from training.person import FaceChoice
 from training.plan import CHUNK_FRAMES, Run, Segments, chunks, runs, source_frames
 from training.sampler import SAMPLERS, karras_sigmas
 from training.settings import SamplingSettings
@@ -62,6 +63,7 @@ class Options:
     sigma_max: float | None = None  # SVD's is 700; 80 to 100 spends no steps where training hardly was
     chunk_frames: int = CHUNK_FRAMES  # denoised together; 1 is streaming: each segment is finished before the next
     batch: int = 1  # segments in one forward pass, or as many as have 16 frames
+    face: FaceChoice = "largest"  # which one is generated where there are several
     region: Region | None = None  # what is pasted; None: what the checkpoint was trained for
     reference: Path | None = None  # a picture instead of a random frame of the video
     crf: float = 18.0
@@ -137,9 +139,11 @@ class Generator:
         frames = -(-len(sound) // SAMPLES_PER_FRAME)
         progressed("frames", frames)
         options = self.complete(options)
-        track = self.faces.follow(job.video, described, frames, self.mask, lambda: progressed("faces", 1))
+        track = self.faces.follow(job.video, described, frames, self.mask, lambda: progressed("faces", 1), options.face)
         if not track.has_face.any():
-            raise ValueError(f"{job.video}: no face in its first {len(track.boxes) / 25:.1f} s; nothing to lip-sync")
+            wanted = f"face number {options.face}" if isinstance(options.face, int) else "face"
+            seconds = len(track.boxes) / FPS
+            raise ValueError(f"{job.video}: no {wanted} in its first {seconds:.1f} s; nothing to lip-sync")
         film = Film(GridReader(job.video, described), track, source_frames(len(track.boxes), frames))
         take = Take(film, sound, *self.choose_reference(film, options), options)
         mark = watermark.provenance(options.payload) if options.payload is not None else {}
