@@ -114,7 +114,19 @@ def read_jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    names = ("seed", "steps", "guidance", "sampler", "sigma_max", "batch", "face", "region", "reference", "crf")
+    names = (
+        "seed",
+        "steps",
+        "guidance",
+        "sampler",
+        "sigma_max",
+        "batch",
+        "face",
+        "hear_all",
+        "region",
+        "reference",
+        "crf",
+    )
     found = Options(**{name: getattr(given, name) for name in names})
     return replace(
         found,
@@ -169,6 +181,12 @@ def parser() -> argparse.ArgumentParser:
         help="which of several faces speaks: the largest, or the leftmost, the rightmost or the Nth from the left, "
         "where most are seen at once. It is followed to the end of the shot and chosen again by the same rule after "
         "each cut; shots and frames without it pass through (default: %(default)s)",
+    )
+    found.add_argument(
+        "--hear-all",
+        action="store_true",
+        help="let noise, music and breath move the mouth; otherwise the network hears silence where nobody speaks for "
+        "half a second or longer",
     )
     found.add_argument(
         "--region",

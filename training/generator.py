@@ -24,6 +24,7 @@ from media.frames import GridReader, Picture, Planes, read_pictures
 from media.probe import Probe, probe
 from media.writer import VideoWriter
 from models.mask import MaskSettings
+from models.voice_activity import VoiceActivity
 from models.whisper_features import WhisperFeatures
 from training import watermark
 from training.batch import fill_boxes
@@ -32,6 +33,7 @@ from training.chunk import average_segments, crossfade, frame_noise, keep_known
 from training.composite import PlacedCrop, paste, union
 from training.curated import curated_in
 from training.faces import FaceFinder, FollowedFace
+from training.gate import Gate
 from training.latents import LatentCodec, concatenated_and_identity
 from training.network import SayAnything
 from training.person import FaceChoice
@@ -64,6 +66,7 @@ class Options:
     chunk_frames: int = CHUNK_FRAMES  # denoised together; 1 is streaming: each segment is finished before the next
     batch: int = 1  # segments in one forward pass, or as many as have 16 frames
     face: FaceChoice = "largest"  # which one is generated where there are several
+    hear_all: bool = False  # whether the network hears what is no speech
     region: Region | None = None  # what is pasted; None: what the checkpoint was trained for
     reference: Path | None = None  # a picture instead of a random frame of the video
     crf: float = 18.0
@@ -105,6 +108,7 @@ class Take:
     reference: np.ndarray  # [S, S, 3] uint8 RGB, a face crop
     reference_mask: np.ndarray  # [4] in its pixels
     options: Options
+    gate: Gate | None = None  # None: all of the sound is heard
 
 
 class Generator:
@@ -128,6 +132,7 @@ class Generator:
         self.faces = FaceFinder(curated, str(device))
         whisper = curated["steps/whisper"]["weights"]
         self.whisper = WhisperFeatures(weights.require(whisper)[whisper], str(device))
+        self.voice = VoiceActivity()
 
     @torch.no_grad()
     def generate(self, job: Job, options: Options, progressed: Progressed = lambda phase, count: None) -> int:
@@ -145,7 +150,8 @@ class Generator:
             seconds = len(track.boxes) / FPS
             raise ValueError(f"{job.video}: no {wanted} in its first {seconds:.1f} s; nothing to lip-sync")
         film = Film(GridReader(job.video, described), track, source_frames(len(track.boxes), frames))
-        take = Take(film, sound, *self.choose_reference(film, options), options)
+        gate = None if options.hear_all else Gate.of(sound, self.voice)
+        take = Take(film, sound, *self.choose_reference(film, options), options, gate)
         mark = watermark.provenance(options.payload) if options.payload is not None else {}
         with (
             closing(film.reader),
@@ -194,7 +200,7 @@ class Generator:
         assert options.steps is not None and options.guidance is not None and options.sigma_max is not None, "complete"
         with autocast(self.device, self.precision):
             concatenated, identity = self.encode_pictures(take, chunk, pictures)
-            tokens = self.network.audio(self.whisper_rows(take.sound, chunk))[0]
+            tokens = self.network.audio(self.whisper_rows(take.sound, chunk, take.gate))[0]
             residuals = self.network.id_guider(identity)
             denoise = average_segments(
                 self.network, concatenated, tokens, residuals, self.segments, options.guidance, options.batch
@@ -220,7 +226,7 @@ class Generator:
         )
         return concatenated[0], identity
 
-    def whisper_rows(self, sound: AudioTrack, chunk: Run) -> Tensor:
+    def whisper_rows(self, sound: AudioTrack, chunk: Run, gate: Gate | None = None) -> Tensor:
         """Return the Whisper rows of a chunk with k frames on both sides: [1, 2 (m + 2 k), layers, dim].
 
         Beyond the sound they are zero.
@@ -228,7 +234,8 @@ class Generator:
         first = WHISPER_ROWS_PER_FRAME * (chunk.start - self.window_frames)
         last = WHISPER_ROWS_PER_FRAME * (chunk.end + self.window_frames)
         end = WHISPER_ROWS_PER_FRAME * -(-len(sound) // SAMPLES_PER_FRAME)
-        found = self.whisper.rows(sound, max(first, 0), min(last, end))
+        part = sound, max(first, 0), min(last, end)
+        found = self.whisper.rows(*part) if gate is None else gate.rows(self.whisper, *part)
         rows = np.zeros((last - first, *found.shape[1:]), np.float32)
         rows[max(-first, 0) :][: len(found)] = found
         return torch.from_numpy(rows)[None].to(self.device)
