@@ -46,6 +46,7 @@ class PlacedCrop:
     mask: np.ndarray  # [4] in pixels of the crop
     square: np.ndarray  # [4] int, the crop in source pixels
     box: np.ndarray  # [4] what of it is pasted, in source pixels
+    share: float = 1.0  # of it that is seen; the rest is the source
 
 
 def paste(crops: Iterable[PlacedCrop], payload: int | None) -> Iterator[Planes]:
@@ -65,7 +66,7 @@ def paste(crops: Iterable[PlacedCrop], payload: int | None) -> Iterator[Planes]:
         face = np.ascontiguousarray(face[top - y0 : bottom - y0, left - x0 : right - x0])
         if payload is not None and face.size:
             face = watermark.embed(face[None], payload, np.array([[left, top]]))[0]
-        yield compose(crop.picture, face, region)
+        yield compose(crop.picture, face, region, crop.share)
 
 
 def average_over_time(
@@ -145,13 +146,13 @@ def feather(region: np.ndarray) -> np.ndarray:
     return ramp(y0, y1, region[1], region[3])[:, None] * ramp(x0, x1, region[0], region[2])[None]
 
 
-def compose(picture: Picture, face: np.ndarray, region: np.ndarray) -> Planes:
-    """The planes with a face blended in: `face` is [h, w, 3] uint8 RGB of the region's pixels. A copy."""
+def compose(picture: Picture, face: np.ndarray, region: np.ndarray, share: float = 1.0) -> Planes:
+    """The planes with a share of a face blended in: `face` is [h, w, 3] uint8 RGB of the region's pixels. A copy."""
     x0, y0, x1, y1 = bounds_of(region)
     planes = tuple(plane.copy() for plane in picture.planes)
     if x1 - x0 < 4 or y1 - y0 < 4:
         return planes  # pyright: ignore[reportReturnType]
-    alpha = feather(region)
+    alpha = feather(region) * np.float32(share)
     yuv = to_yuv(face, picture.to_rgb)
     half = (slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2))
     small = (alpha.shape[1] // 2, alpha.shape[0] // 2)

@@ -33,6 +33,7 @@ from training.chunk import average_segments, crossfade, frame_noise, keep_known
 from training.composite import PlacedCrop, paste, union
 from training.curated import curated_in
 from training.faces import FaceFinder, FollowedFace
+from training.fade import fade, shares
 from training.gate import Gate
 from training.latents import LatentCodec, concatenated_and_identity
 from training.network import SayAnything
@@ -169,10 +170,12 @@ class Generator:
 
     def generate_planes(self, take: Take) -> Iterator[Planes]:
         """Yield the planes of every output frame in order."""
-        film, done = take.film, 0
-        for run in runs(film.track.has_face, film.track.boxes, film.track.shot, film.shown):
+        film, track, done = take.film, take.film.track, 0
+        for run in runs(track.has_face, track.boxes, track.shot, film.shown):
             yield from film.planes(done, run.start)
-            yield from paste(self.place_crops(take, self.generate_run(take, run)), take.options.payload)
+            placed = self.place_crops(take, self.generate_run(take, run))
+            seen = shares(run, track.has_face, track.shot, film.shown)
+            yield from paste(fade(placed, seen), take.options.payload)
             done = run.end
         yield from film.planes(done, len(film.shown))
 

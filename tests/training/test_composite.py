@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -143,6 +144,21 @@ def test_a_mouth_that_differs_is_not_painted_over():
     source = shaded()
     planes = next(iter(paste(crops([dark]), None)))
     assert (source.planes[0][32:35, 48:52].astype(int) - planes[0][32:35, 48:52]).min() > 30
+
+
+def test_a_share_of_a_crop_lies_between_the_source_and_all_of_it():
+    dark = np.zeros((64, 64, 3))
+    dark[30:36, 28:40] = -50
+    given = crops([dark] * 3)
+    source = given[0].picture
+    shared = [replace(crop, share=share) for crop, share in zip(given, (0.25, 0.5, 1.0), strict=True)]
+    quarter, half, whole = paste(shared, None)
+    for plane, all_of_it in zip(whole, list(paste(given, None))[2], strict=True):
+        assert np.array_equal(plane, all_of_it)
+    change = [planes[0].astype(int) - source.planes[0] for planes in (quarter, half, whole)]
+    assert change[2].min() < -30
+    assert np.abs(change[1] - change[2] / 2).max() <= 1
+    assert np.abs(change[0] - change[2] / 4).max() <= 1
 
 
 def test_colours_that_flicker_are_not_followed():
