@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--seed", type=int, default=plain.seed, help="of noise and reference frame (default: %(default)s)"
     )
-    found.add_argument("--reference", type=Path, help="a picture of the face; default: a random frame of the video")
+    found.add_argument("--reference", type=Path, help="a picture of the face; default: a random frame of each shot")
     found.add_argument("--steps", type=int, help="denoising steps (default: the checkpoint's; the paper's 15)")
     found.add_argument(
         "--guidance",

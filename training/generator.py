@@ -69,7 +69,7 @@ class Options:
     face: FaceChoice = "largest"  # which one is generated where there are several
     hear_all: bool = False  # whether the network hears what is no speech
     region: Region | None = None  # what is pasted; None: what the checkpoint was trained for
-    reference: Path | None = None  # a picture instead of a random frame of the video
+    reference: Path | None = None  # a picture instead of a random frame of the shot
     crf: float = 18.0
     payload: int | None = 0  # of the watermark; None: no watermark
 
@@ -85,6 +85,14 @@ class Film:
     @property
     def probe(self) -> Probe:
         return self.reader.probe
+
+    @property
+    def first_shot(self) -> int:
+        """The first shot in which there is a face."""
+        return int(self.track.shot[self.track.has_face.argmax()])
+
+    def shot_of(self, run: Run) -> int:
+        return int(self.track.shot[self.shown[run.start]])
 
     def pictures(self, start: int, end: int) -> list[Picture]:
         """Return the source pictures of output frames [start, end); backwards where the video runs back."""
@@ -106,7 +114,7 @@ class Take:
 
     film: Film
     sound: AudioTrack
-    reference: np.ndarray  # [S, S, 3] uint8 RGB, a face crop
+    reference: np.ndarray  # [S, S, 3] uint8 RGB, a face crop of the shot at hand
     reference_mask: np.ndarray  # [4] in its pixels
     options: Options
     gate: Gate | None = None  # None: all of the sound is heard
@@ -152,7 +160,7 @@ class Generator:
             raise ValueError(f"{job.video}: no {wanted} in its first {seconds:.1f} s; nothing to lip-sync")
         film = Film(GridReader(job.video, described), track, source_frames(len(track.boxes), frames))
         gate = None if options.hear_all else Gate.of(sound, self.voice)
-        take = Take(film, sound, *self.choose_reference(film, options), options, gate)
+        take = Take(film, sound, *self.choose_reference(film, options, film.first_shot), options, gate)
         mark = watermark.provenance(options.payload) if options.payload is not None else {}
         with (
             closing(film.reader),
@@ -171,13 +179,23 @@ class Generator:
     def generate_planes(self, take: Take) -> Iterator[Planes]:
         """Yield the planes of every output frame in order."""
         film, track, done = take.film, take.film.track, 0
-        for run in runs(track.has_face, track.boxes, track.shot, film.shown):
+        for run, in_shot in self.runs_of(take):
             yield from film.planes(done, run.start)
-            placed = self.place_crops(take, self.generate_run(take, run))
+            placed = self.place_crops(in_shot, self.generate_run(in_shot, run))
             seen = shares(run, track.has_face, track.shot, film.shown)
             yield from paste(fade(placed, seen), take.options.payload)
             done = run.end
         yield from film.planes(done, len(film.shown))
+
+    def runs_of(self, take: Take) -> Iterator[tuple[Run, Take]]:
+        """Yield the runs of a video, each with the take in which the reference is of its shot."""
+        film, track, shot = take.film, take.film.track, take.film.first_shot
+        for run in runs(track.has_face, track.boxes, track.shot, film.shown):
+            if film.shot_of(run) != shot and take.options.reference is None:
+                shot = film.shot_of(run)
+                reference, mask = self.choose_reference(film, take.options, shot)
+                take = replace(take, reference=reference, reference_mask=mask)
+            yield run, take
 
     def generate_run(self, take: Take, run: Run) -> Iterator[tuple[int, Picture, np.ndarray]]:
         """Yield the frames of one run, their pictures and what is generated of them, [S, S, 3] uint8 RGB.
@@ -243,11 +261,15 @@ class Generator:
         rows[max(-first, 0) :][: len(found)] = found
         return torch.from_numpy(rows)[None].to(self.device)
 
-    def choose_reference(self, film: Film, options: Options) -> tuple[np.ndarray, np.ndarray]:
-        """Return a crop [S, S, 3] and its mask [4] in its pixels: of a given picture, or of a random frame."""
+    def choose_reference(self, film: Film, options: Options, shot: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a crop [S, S, 3] and its mask [4] in its pixels: of a given picture, or of a random frame of a shot.
+
+        Who is generated in another shot may be somebody else.
+        """
         if options.reference is not None:
             return self.faces.picture(options.reference, self.mask)
-        chosen = int(np.random.default_rng(options.seed).choice(np.flatnonzero(film.track.has_face)))
+        there = np.flatnonzero(film.track.has_face & (film.track.shot == shot))
+        chosen = int(np.random.default_rng(options.seed).choice(there))
         picture = read_pictures(film.reader, chosen, chosen + 1)[0]
         return picture.crop(film.track.squares[chosen], film.probe, self.faces.size), film.track.mask[chosen]
 
