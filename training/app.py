@@ -7,7 +7,6 @@ It listens on this machine only unless --host says otherwise. Nothing is sent an
 or two, and never longer than until the page ends.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -24,7 +23,9 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio  # noqa: E402
 import torch  # noqa: E402
 
+from command import parser_of  # noqa: E402
 from training.generator import Generator, Job, Options  # noqa: E402
+from training.person import read_choice  # noqa: E402
 from training.sampler import SAMPLERS  # noqa: E402
 
 KEEP_S = 3600  # how long a visitor may go on with an upload
@@ -32,14 +33,17 @@ NOTE = (
     "The mouth follows the sound; the result has the sound's length at 25 frames a second. Generated pictures carry an "
     "invisible mark. Use faces and voices of people who agreed to it."
 )
+FACES = ["largest", "left", "right", "1", "2", "3", "4"]
+FACE_NOTE = "Whose mouth, where there are several: numbers count from the left. Chosen again after each cut."
+HEAR_NOTE = "Otherwise the mouth rests where nobody speaks, whatever else sounds."
 
 
 def page(generator: Generator, folder: Path) -> gradio.Blocks:
     """The page; results are written to `folder`, uploads and what gradio makes of them are removed after KEEP_S."""
 
     def run(
-        video: str | None, sound: str | None, seed: float, steps: float, guidance: float, sampler: str, region: str,
-        progress: gradio.Progress = gradio.Progress(),
+        video: str | None, sound: str | None, face: str, hear_all: bool, seed: float, steps: float, guidance: float,
+        sampler: str, region: str, progress: gradio.Progress = gradio.Progress(),
     ) -> str:  # fmt: skip
         if not video or not sound:
             raise gradio.Error("Give a video and a sound.")
@@ -53,13 +57,7 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
             done += count
             progress(min(done / total, 1.0), desc="looking for the face" if phase == "faces" else "generating")
 
-        chosen = Options(
-            seed=int(seed),
-            steps=int(steps),
-            guidance=guidance,
-            sampler=sampler,
-            region="mouth" if region == "mouth" else "face",
-        )
+        chosen = options_of(face, hear_all, seed, steps, guidance, sampler, region)
         output = Path(tempfile.mkdtemp(dir=folder)) / "generated.mp4"
         try:
             generator.generate(Job(Path(video), Path(sound), output), chosen, progressed)
@@ -76,21 +74,37 @@ def page(generator: Generator, folder: Path) -> gradio.Blocks:
             video, result = gradio.Video(label="Video"), gradio.Video(label="Result", interactive=False)
         sound = gradio.Audio(label="Sound", type="filepath")
         with gradio.Row():
+            face = gradio.Radio(FACES, value=str(plain.face), label="Face", info=FACE_NOTE)
+            hear_all = gradio.Checkbox(plain.hear_all, label="Hear all", info=HEAR_NOTE)
+        with gradio.Row():
             seed = gradio.Number(plain.seed, label="Seed", precision=0)
             steps = gradio.Slider(1, 50, plain.steps, step=1, label="Steps")
             guidance = gradio.Slider(1.0, 8.0, plain.guidance, step=0.5, label="Guidance")
             sampler = gradio.Radio(sorted(SAMPLERS), value=plain.sampler, label="Sampler")
             region = gradio.Radio(["face", "mouth"], value=generator.region, label="Pasted region")
         button = gradio.Button("Generate", variant="primary")
-        button.click(run, [video, sound, seed, steps, guidance, sampler, region], result, concurrency_limit=1)
+        asked = [video, sound, face, hear_all, seed, steps, guidance, sampler, region]
+        button.click(run, asked, result, concurrency_limit=1)
     return blocks
 
 
+def options_of(
+    face: str, hear_all: bool, seed: float, steps: float, guidance: float, sampler: str, region: str
+) -> Options:
+    """Return what the fields of the page say."""
+    return Options(
+        seed=int(seed),
+        steps=int(steps),
+        guidance=guidance,
+        sampler=sampler,
+        face=read_choice(face),
+        hear_all=hear_all,
+        region="mouth" if region == "mouth" else "face",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python training/app.py", description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = parser_of("python training/app.py", __doc__)
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="a run of training/train.py, its folder export, or speaker"
     )

@@ -69,6 +69,8 @@ def test_a_video_is_uploaded_lip_synced_and_played(
     tab.locator("video").first.wait_for(timeout=60_000)
     tab.locator("input[type=file][accept*=audio]").set_input_files(str(tone))
     tab.get_by_test_id("waveform-Sound").wait_for(timeout=60_000)
+    tab.get_by_label("right", exact=True).check()
+    tab.get_by_label("Hear all").check()
     tab.get_by_label("Steps").first.fill("1")
     tab.get_by_role("button", name="Generate").click()
     tab.wait_for_function("document.querySelectorAll('video').length == 2", timeout=300_000)
@@ -107,6 +109,14 @@ def upload(address: str, content: bytes) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
+
+
+def test_every_choice_of_the_page_can_be_generated() -> None:
+    from training.app import FACES, options_of
+
+    chosen = [options_of(face, True, 1, 2, 1.5, "euler", "mouth") for face in FACES]
+    assert [each.face for each in chosen] == ["largest", "left", "right", 1, 2, 3, 4]
+    assert (chosen[0].hear_all, chosen[0].seed, chosen[0].steps, chosen[0].region) == (True, 1, 2, "mouth")
 
 
 def test_what_is_missing_is_said(browser: Any, address: str) -> None:

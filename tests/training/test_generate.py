@@ -183,6 +183,19 @@ def test_what_cannot_be_done_is_told(generator, checkpoint, videos, tmp_path, ca
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_the_face_and_what_is_heard_are_said_on_the_command_line(capsys):
+    def chosen(*words: str) -> tuple[str | int, bool]:
+        options = generate.options_of(generate.parser().parse_args(words))
+        return options.face, options.hear_all
+
+    assert chosen() == ("largest", False)
+    assert chosen("--face", "left") == ("left", False)
+    assert chosen("--face", "2", "--hear-all") == (2, True)
+    with pytest.raises(SystemExit):
+        chosen("--face", "middle")
+    assert "neither largest, left, right nor a number" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_list_does_what_it_can_and_says_what_it_could_not(checkpoint, videos, tmp_path):
     tone = sound(tmp_path, 6400)
