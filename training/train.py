@@ -36,7 +36,6 @@ from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 from command import parser_of  # noqa: E402
-from storage.atomic_write import atomic_write  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import (  # noqa: E402
@@ -50,13 +49,14 @@ from training.checkpoint import (  # noqa: E402
     sha256_of,
 )
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
-from training.curated import Curated, read_curated  # noqa: E402
+from training.curated import read_curated  # noqa: E402
 from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
 from training.distributed import Ranks, distribute, join_ranks  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
 from training.loss import diffusion_loss, prepare_inputs  # noqa: E402
 from training.metric_logger import MetricLogger  # noqa: E402
 from training.network import AudioShape, SayAnything, build  # noqa: E402
+from training.recipe import check_recipe, decisive, write_recipe  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
@@ -367,41 +367,6 @@ def parser() -> argparse.ArgumentParser:
         help="begin with this run, export or speaker (the one that comes with the code) instead of the base",
     )
     found.add_argument("--dry-run", action="store_true", help="say what would be trained, how large and how long; stop")
-    return found
-
-
-def check_recipe(run: Path, recipe: dict[str, dict]) -> None:
-    """Refuse to continue a run with other settings than those it was begun with, where they change its result."""
-    file = run / SETTINGS
-    if not file.is_file():
-        return
-    before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    changed = [
-        f"{group}.{name}: {before.get(group, {}).get(name)} -> {value}"
-        for group, values in recipe.items()
-        for name, value in values.items()
-        if before.get(group, {}).get(name) != value
-    ]
-    if changed:
-        raise ValueError(f"{run} was begun with other settings ({'; '.join(changed)}); use those, or another --run")
-
-
-def write_recipe(run: Path, recipe: dict[str, dict], ranks: Ranks) -> None:
-    file = run / SETTINGS
-    if ranks.first and not file.is_file():
-        run.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as written:
-            written.write(yaml.safe_dump(recipe, sort_keys=False).encode())
-
-
-def decisive(profile: str, settings: TrainingSettings, curated: Curated) -> dict[str, dict]:
-    """The settings that change what is learned, as plain data. Longer training is no other training."""
-    found = {"profile": {"name": profile}, "curated": curated, **dataclasses.asdict(settings)}
-    found["run"] = {"precision": settings.run.precision}
-    for name in ("workers", "max_bad_share"):
-        del found["data"][name]
-    for name in ("steps", "micro_batch"):
-        del found["optimizer"][name]
     return found
 
 

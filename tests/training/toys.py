@@ -11,8 +11,8 @@ import pipelines
 from training.checkpoint import SETTINGS
 from training.curated import deciding
 from training.network import AudioShape, Conditions, SayAnything, build
+from training.recipe import decisive
 from training.settings import ModelSettings, load_settings
-from training.train import decisive
 
 AUDIO = AudioShape(layers=3, dim=16, window_frames=2)
 FRAMES, SIDE, FACTOR = 4, 64, 4
