@@ -24,6 +24,7 @@ def average_segments(
     segments: Segments,
     guidance: float,
     batch_segments: int = 1,
+    audio_guidance: float | None = None,
 ) -> Denoise:
     """Return the denoiser of a chunk [m, 4, h, w], which averages its segments in every step where they overlap.
 
@@ -48,7 +49,7 @@ def average_segments(
         return [residual.expand(len(batch), -1, -1, -1) for residual in residuals]
 
     denoisers = [
-        guide(network, part(concatenated, batch), part(tokens, batch), residuals_of(batch), guidance)
+        guide(network, part(concatenated, batch), part(tokens, batch), residuals_of(batch), guidance, audio_guidance)
         for batch in batches
     ]
 

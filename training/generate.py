@@ -115,17 +115,8 @@ def read_jobs(options: argparse.Namespace) -> list[Job]:
 
 def options_of(given: argparse.Namespace) -> Options:
     names = (
-        "seed",
-        "steps",
-        "guidance",
-        "sampler",
-        "sigma_max",
-        "batch",
-        "face",
-        "hear_all",
-        "region",
-        "reference",
-        "crf",
+        *("seed", "steps", "guidance", "audio_guidance", "sampler", "sigma_max", "batch"),
+        *("face", "hear_all", "region", "reference", "crf"),
     )
     found = Options(**{name: getattr(given, name) for name in names})
     return replace(
@@ -164,6 +155,13 @@ def parser() -> argparse.ArgumentParser:
         "--guidance",
         type=float,
         help="1 switches it off and halves the time (default: the checkpoint's; the paper's 3)",
+    )
+    found.add_argument(
+        "--audio-guidance",
+        type=float,
+        metavar="SCALE",
+        help="a scale of the sound's own, --guidance then being the identity's; 0: the sound is not heard at all; half "
+        "again the time (default: the checkpoint's; the paper's: no such scale)",
     )
     found.add_argument(
         "--sampler", choices=sorted(SAMPLERS), default=plain.sampler, help="heun: two passes a step, for few steps"

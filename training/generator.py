@@ -62,6 +62,7 @@ class Options:
     seed: int = 0  # of the noise and of the reference frame
     steps: int | None = None
     guidance: float | None = None
+    audio_guidance: float | None = None  # None, and none in the checkpoint: as `guidance`
     sampler: str = "euler"
     sigma_max: float | None = None  # SVD's is 700; 80 to 100 spends no steps where training hardly was
     chunk_frames: int = CHUNK_FRAMES  # denoised together; 1 is streaming: each segment is finished before the next
@@ -173,7 +174,9 @@ class Generator:
 
     def complete(self, options: Options) -> Options:
         """Return the options with what they leave open taken from the checkpoint."""
-        open_ones = {name: getattr(self.sampling, name) for name in ("steps", "guidance", "sigma_max")}
+        open_ones = {
+            name: getattr(self.sampling, name) for name in ("steps", "guidance", "audio_guidance", "sigma_max")
+        }
         return replace(options, **{name: value for name, value in open_ones.items() if getattr(options, name) is None})
 
     def generate_planes(self, take: Take) -> Iterator[Planes]:
@@ -224,8 +227,9 @@ class Generator:
             tokens = self.network.audio(self.whisper_rows(take.sound, chunk, take.gate))[0]
             residuals = self.network.id_guider(identity)
             denoise = average_segments(
-                self.network, concatenated, tokens, residuals, self.segments, options.guidance, options.batch
-            )
+                self.network, concatenated, tokens, residuals, self.segments, options.guidance, options.batch,
+                options.audio_guidance,
+            )  # fmt: skip
             times = [0 if sampling.noise == "shared" else t for t in range(chunk.start, chunk.end)]
             noise = torch.stack([frame_noise(options.seed, t, tuple(concatenated.shape[1:])) for t in times])
             sigmas = karras_sigmas(options.steps, sampling.sigma_min, options.sigma_max)

@@ -17,7 +17,9 @@ from training.distributed import Ranks
 from training.settings import TrainingSettings
 
 Recipe = dict[str, dict[str, Any]]  # {group: {setting: value}}
-LATER: dict[tuple[str, str], Any] = {}  # (group, setting) that came later -> what earlier runs had
+LATER: dict[tuple[str, str], Any] = {  # (group, setting) that came later -> what earlier runs had
+    ("sampling", "audio_guidance"): None,
+}
 
 
 def decisive(profile: str, settings: TrainingSettings, curated: Curated) -> Recipe:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training.denoiser import Denoiser
+from training.guidance import guide_apart
 from training.network import SayAnything
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD's scheduler
@@ -55,13 +56,21 @@ SAMPLERS = {"euler": euler, "heun": heun}
 
 
 def guide(
-    network: SayAnything, concatenated: Tensor, tokens: Tensor, residuals: list[Tensor], guidance: float
+    network: SayAnything,
+    concatenated: Tensor,
+    tokens: Tensor,
+    residuals: list[Tensor],
+    guidance: float,
+    audio_guidance: float | None = None,
 ) -> Denoise:
     """Return the denoiser of a batch of segments with guidance: D_u + g (D_c - D_u).
 
     Unconditional means audio and identity zero, the masked video kept (appendix B, "the corresponding conditional CFG
-    strategy as in training"). With guidance 1 the second pass is left out.
+    strategy as in training"). With guidance 1 the second pass is left out. With another `audio_guidance` the sound has
+    that scale and `guidance` is the identity's (training/guidance.py).
     """
+    if audio_guidance is not None and audio_guidance != guidance:
+        return guide_apart(network, concatenated, tokens, residuals, guidance, audio_guidance)
     double = guidance != 1.0
 
     def stack(x: Tensor) -> Tensor:

@@ -71,6 +71,8 @@ class SamplingSettings:
 
     steps: PositiveInt = 15  # appendix B
     guidance: float = 3.0  # appendix B; 1 needs one pass instead of two
+    # Off the paper: a scale of the sound's own, and `guidance` is the identity's; three passes. training/guidance.py
+    audio_guidance: float | None = None
     sigma_max: float = 700.0  # SVD's scheduler; less spends no steps where training hardly was
     sigma_min: float = 0.002  # SVD's scheduler
     noise: Literal["frame", "shared"] = "frame"  # "shared": the same for all frames, for windows too short for calm

@@ -92,7 +92,8 @@ class Validation:
         with autocast(self.ranks.device, self.settings.run.precision):
             tokens, residuals = network.encode(inputs.conditions)
             how = self.settings.sampling
-            denoise = guide(network, inputs.conditions.concatenated, tokens, residuals, how.guidance)
+            shown = inputs.conditions.concatenated
+            denoise = guide(network, shown, tokens, residuals, how.guidance, how.audio_guidance)
             sigmas = karras_sigmas(self.settings.run.validation_steps, how.sigma_min, how.sigma_max)
             z0 = euler(denoise, inputs.n, sigmas)
         made = torch.stack([self.codec.decode(clip) for clip in z0])

@@ -48,6 +48,14 @@ def planes(path: Path) -> list[tuple[np.ndarray, ...]]:
     return [picture.planes for picture in read_pictures(GridReader(path, described), 0, described.frames)]
 
 
+def test_the_sounds_own_scale_is_an_option_and_none_by_default():
+    def scale(*words: str) -> float | None:
+        return generate.options_of(generate.parser().parse_args(words)).audio_guidance
+
+    assert scale("--audio-guidance", "0") == 0.0
+    assert scale() is Options().audio_guidance is None
+
+
 @pytest.mark.parametrize("samples", [16000, 16001, 640, 25000])
 def test_the_result_is_exactly_as_long_as_the_sound(generator, videos, tmp_path, samples):
     job = Job(videos["talker"], sound(tmp_path, samples), tmp_path / "out.mp4")
