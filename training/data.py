@@ -32,6 +32,7 @@ from shards.reader import ShardError, walk
 from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, npy_header
 from training.batch import Batch
 from training.cache import Cache
+from training.flip import check_flip, flip_by_chance
 from training.order import Place, SampleOrder, micro_batches
 from training.settings import DataSettings
 from training.stream import Stream
@@ -65,10 +66,11 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def validation(self) -> "Dataset | None":
-        """The windows of the held-out sources, in a fixed order of their own; None without `validation_share`."""
+        """The windows of the held-out sources, none mirrored, in a fixed order of their own; None without
+        `validation_share`."""
 
     def of_length(self, frames: int) -> "Dataset":
-        """The same clips in windows of so many frames; shorter clips are left out, perhaps all."""
+        """The same clips in windows of so many frames, none mirrored; shorter clips are left out, perhaps all."""
         ...
 
     def reader(
@@ -105,12 +107,13 @@ class Indexed(torch.utils.data.Dataset[Batch]):
     def validation(self) -> Self | None:
         if self._held_out.empty:
             return None
-        return type(self)(self.shards, self._held_out, self._held_out.iloc[:0], self.settings, self.mask)
+        plain = replace(self.settings, flip=0.0)
+        return type(self)(self.shards, self._held_out, self._held_out.iloc[:0], plain, self.mask)
 
     def of_length(self, frames: int) -> Self:
         other = copy.copy(self)
         other.cache = None
-        other.settings = replace(self.settings, frames=frames)
+        other.settings = replace(self.settings, frames=frames, flip=0.0)
         other.order = SampleOrder(self._shard, windows_of(self._frames, other.settings), self.settings.seed)
         return other
 
@@ -142,6 +145,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
             else:
                 fault = fill(arrays, b, clip, self._clip(reference), random, self.mask)
             if fault is None:
+                flip_by_chance(arrays, b, random, self.settings.flip)
                 return clip.key
             bad.append(fault)
         raise DataError(f"{self.shards}: {MAX_REPLACED} clips in a row cannot be read; the last, {': '.join(bad[-1])}")
@@ -170,9 +174,11 @@ class ClipsOfSource:
 
 
 def open_data(data: Path, settings: DataSettings, mask: MaskSettings) -> Dataset:
-    """The dataset of a curated output, or of a folder of shards. Raises DataError or TableError, with what to do."""
+    """The dataset of a curated output, or of a folder of shards. Raises ValueError (DataError, TableError), with what
+    to do."""
     if settings.size % 8:
         raise DataError(f"data.size {settings.size}: the VAE needs a multiple of 8 pixels")
+    check_flip(settings)
     shards = data / "shards" if (data / "shards").is_dir() else data
     if (shards / INDEX_NAME).is_file():
         return open_indexed(shards, settings, mask)

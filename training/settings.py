@@ -6,13 +6,14 @@ A default stands here only where the paper gives the number or every peer agrees
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from models.mask import MaskSettings
 from pipelines import PIPELINES, Pixels, load_section
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Fusion = Literal["paper", "video_fusion", "vae_feature"]
 
 
@@ -26,6 +27,7 @@ class DataSettings:
     window_frames: NonNegativeInt = 2  # k of section 3.4: frames of sound heard on each side
     reference: Literal["source", "clip"] = "source"  # section 4.1: from the corresponding complete video
     weight: Literal["length", "clip"] = "length"  # how often a clip comes in an epoch
+    flip: Share = 0.0  # off the paper: share of the windows that are mirrored, with masks and reference
     mode: Literal["index", "stream"] = "index"
     seed: NonNegativeInt = 0
     workers: NonNegativeInt = 4  # processes of the loader, per rank

@@ -24,6 +24,7 @@ from models.mask import MaskSettings
 from shards.reader import ShardError
 from shards.sample import BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, problems
 from training.batch import Batch
+from training.flip import flip_by_chance
 from training.settings import DataSettings
 from training.window import StoredClip, empty, fill, windows_of
 
@@ -69,8 +70,9 @@ class Stream:
         return self.validated
 
     def of_length(self, frames: int) -> "Stream":
-        """Windows of so many frames. `len` stays as it is: how many there are shows when the shards are read."""
-        return replace(self, settings=replace(self.settings, frames=frames))
+        """Windows of so many frames, none mirrored. `len` stays as it is: how many there are shows when the shards are
+        read."""
+        return replace(self, settings=replace(self.settings, frames=frames, flip=0.0))
 
     def reader(
         self, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int
@@ -108,6 +110,7 @@ class Reader(IterableDataset[Batch]):
             clip = next(clips)
             fault = fill(arrays, len(keys), clip, clip, random, self.mask)
             if fault is None:
+                flip_by_chance(arrays, len(keys), random, self.settings.flip)
                 keys.append(clip.key)
                 continue
             bad.append(fault)

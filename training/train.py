@@ -12,7 +12,6 @@ Exit code 0: all steps done; 1: stopped before the end, run it again; 2: refused
 """
 
 import argparse
-import copy
 import dataclasses
 import json
 import logging
@@ -91,7 +90,8 @@ class Trainer:
                 f"{settings.optimizer.micro_batch} clips of optimizer.micro_batch"
             )
         self.codec, self.network = models(settings, data, ranks, init)
-        validated = data.validation() or copy.copy(data)  # without the cache, which may hold no pictures
+        # without the cache, which may hold no pictures, and none mirrored
+        validated = data.validation() or data.of_length(settings.data.frames)
         if isinstance(data, Indexed) and settings.data.cache != "none":
             data.cache = make_cache(data, settings, run, self.codec, ranks)
         if init is None and settings.model.audio_numbers:
