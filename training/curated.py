@@ -5,7 +5,7 @@ network sees and hears go into the run and its export, so that neither asks toda
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,18 @@ def read_curated(data: Path, profile: str) -> Curated:
         if other != newest:
             raise ValueError(f"{folder} holds clips of two kinds, made with {differences(other, newest)} ({file.name})")
     return newest
+
+
+def read_all_curated(folders: Sequence[Path], profile: str) -> Curated:
+    """The deciding settings of several outputs. Raises ValueError, with both values, if they are not the same."""
+    first, *others = (read_curated(folder, profile) for folder in folders)
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other != first:
+            raise ValueError(
+                f"{folders[0]} and {folder} hold clips of two kinds: {differences(first, other)}; train on one of "
+                "them, or curate both alike"
+            )
+    return first
 
 
 def curated_in(settings: Mapping[str, Any], checkpoint: Path) -> Curated:

@@ -124,15 +124,19 @@ class Indexed(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, places: Sequence[Place]) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The windows at some places of the order. Raises DataError if many in a row cannot be read."""
-        latents = () if self.cache is None else self.cache.latent_shape
-        arrays, keys = empty(len(places), self.settings, self.layers, self.dim, latents), []
+        arrays, keys = self.empty(len(places)), []
         quarantined: list[tuple[str, str]] = []
         for b, (sample, epoch, i) in enumerate(places):
             arrays["sample"][b] = sample
-            keys.append(self._fill(arrays, b, epoch, i, quarantined))
+            keys.append(self.fill_window(arrays, b, epoch, i, quarantined))
         return Batch.of(arrays, keys, quarantined)
 
-    def _fill(self, arrays: dict[str, np.ndarray], b: int, epoch: int, i: int, bad: list[tuple[str, str]]) -> str:
+    def empty(self, count: int) -> dict[str, np.ndarray]:
+        """Arrays for so many windows."""
+        latents = () if self.cache is None else self.cache.latent_shape
+        return empty(count, self.settings, self.layers, self.dim, latents)
+
+    def fill_window(self, arrays: dict[str, np.ndarray], b: int, epoch: int, i: int, bad: list[tuple[str, str]]) -> str:
         """Put window i of an epoch, or the next one that can be read, at place b of the arrays; gives its key."""
         rows = self.order.rows(epoch)
         for attempt in range(MAX_REPLACED):
@@ -176,23 +180,36 @@ class ClipsOfSource:
 def open_data(data: Path, settings: DataSettings, mask: MaskSettings) -> Dataset:
     """The dataset of a curated output, or of a folder of shards. Raises ValueError (DataError, TableError), with what
     to do."""
-    if settings.size % 8:
-        raise DataError(f"data.size {settings.size}: the VAE needs a multiple of 8 pixels")
-    check_flip(settings)
+    check_data(settings)
     shards = data / "shards" if (data / "shards").is_dir() else data
-    if (shards / INDEX_NAME).is_file():
-        return open_indexed(shards, settings, mask)
-    if settings.mode == "index" or settings.cache != "none":
-        raise DataError(f"{data}: no {INDEX_NAME} in it or in its folder shards; python curation/run.py writes it")
+    if (shards / INDEX_NAME).is_file() or settings.mode == "index" or settings.cache != "none":
+        return open_indexed(indexed_shards(data), settings, mask)
     if settings.validation_share:
         raise DataError(f"{data}: data.validation_share needs an {INDEX_NAME}, and there is none")
     return open_unindexed(shards, settings, mask)
 
 
-def open_indexed(shards: Path, settings: DataSettings, mask: MaskSettings) -> Dataset:
+def check_data(settings: DataSettings) -> None:
+    """Raise ValueError for settings with which no shards can be read."""
+    if settings.size % 8:
+        raise DataError(f"data.size {settings.size}: the VAE needs a multiple of 8 pixels")
+    check_flip(settings)
+
+
+def indexed_shards(data: Path) -> Path:
+    """The folder of shards of a curated output, or itself. Raises DataError if there is no index."""
+    shards = data / "shards" if (data / "shards").is_dir() else data
+    if not (shards / INDEX_NAME).is_file():
+        raise DataError(f"{data}: no {INDEX_NAME} in it or in its folder shards; python curation/run.py writes it")
+    return shards
+
+
+def open_indexed(shards: Path, settings: DataSettings, mask: MaskSettings, held_out: set[str] | None = None) -> Dataset:
+    """The dataset of shards with an index; `held_out` are the sources for validation, None: those of these shards."""
     index = read_index(shards)
     sources = index["source_id"].tolist()
-    held_out = held_out_sources(sources, settings.validation_share)
+    if held_out is None:
+        held_out = held_out_sources(sources, settings.validation_share)
     validated = np.array([source in held_out for source in sources], bool)
     long_enough = index["frames"].to_numpy() >= settings.frames
     training, validation = index.loc[long_enough & ~validated], index.loc[long_enough & validated]

@@ -48,6 +48,12 @@ class SampleOrder:
         return np.concatenate([random.permutation(each) for each in windows])
 
 
+def check_batches(micro_batch: int, global_batch: int, world: int) -> None:
+    """Raise ValueError if a global batch is not made of whole micro-batches of every rank."""
+    if global_batch % (micro_batch * world):
+        raise ValueError(f"a global batch of {global_batch} is no multiple of {world} ranks x {micro_batch} clips")
+
+
 def micro_batches(
     windows: int, micro_batch: int, global_batch: int, rank: int, world: int, start_sample: int
 ) -> Iterator[list[Place]]:
@@ -55,8 +61,7 @@ def micro_batches(
 
     An epoch has `windows`, cut to whole global batches. Raises ValueError if the numbers do not fit together.
     """
-    if global_batch % (micro_batch * world):
-        raise ValueError(f"a global batch of {global_batch} is no multiple of {world} ranks x {micro_batch} clips")
+    check_batches(micro_batch, global_batch, world)
     length = windows // global_batch * global_batch
     if not length:
         raise ValueError(f"{windows} windows of training data do not fill one global batch of {global_batch}")

@@ -5,6 +5,7 @@ earlier run had without them, so that such a run goes on, and an export that doe
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,26 @@ Recipe = dict[str, dict[str, Any]]  # {group: {setting: value}}
 LATER: dict[tuple[str, str], Any] = {  # (group, setting) that came later -> what earlier runs had
     ("data", "flip"): 0.0,
     ("sampling", "audio_guidance"): None,
+    ("mixture", "weights"): None,  # of several --data
 }
 
 
-def decisive(profile: str, settings: TrainingSettings, curated: Curated) -> Recipe:
-    """The settings that change what is learned, as plain data. Longer training is no other training."""
+def decisive(profile: str, settings: TrainingSettings, curated: Curated, weights: Sequence[float] = (1.0,)) -> Recipe:
+    """The settings that change what is learned, as plain data. Longer training is no other training.
+
+    `weights` are those of the outputs that are trained on.
+    """
     found = {"profile": {"name": profile}, "curated": curated, **dataclasses.asdict(settings)}
     found["run"] = {"precision": settings.run.precision}
+    if len(weights) > 1:
+        found["mixture"] = {"weights": list(weights)}
     for name in ("workers", "max_bad_share"):
         del found["data"][name]
     for name in ("steps", "micro_batch"):
         del found["optimizer"][name]
     for (group, name), before in LATER.items():
-        if name in found[group] and found[group][name] == before:
-            del found[group][name]
+        if found.get(group, {}).get(name, before) == before:
+            found.get(group, {}).pop(name, None)
     return found
 
 

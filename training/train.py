@@ -48,12 +48,13 @@ from training.checkpoint import (  # noqa: E402
     sha256_of,
 )
 from training.cost import Cost, clip_cost, peak_flops  # noqa: E402
-from training.curated import read_curated  # noqa: E402
-from training.data import DataError, Dataset, Indexed, loader, open_data  # noqa: E402
+from training.curated import read_all_curated  # noqa: E402
+from training.data import DataError, Dataset, Indexed, loader  # noqa: E402
 from training.distributed import Ranks, distribute, join_ranks  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
 from training.loss import diffusion_loss, prepare_inputs  # noqa: E402
 from training.metric_logger import MetricLogger  # noqa: E402
+from training.mixture import Mixture, open_mixture, parse_data, parts_of  # noqa: E402
 from training.network import AudioShape, SayAnything, build  # noqa: E402
 from training.recipe import check_recipe, decisive, write_recipe  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
@@ -92,8 +93,11 @@ class Trainer:
         self.codec, self.network = models(settings, data, ranks, init)
         # without the cache, which may hold no pictures, and none mirrored
         validated = data.validation() or data.of_length(settings.data.frames)
-        if isinstance(data, Indexed) and settings.data.cache != "none":
-            data.cache = make_cache(data, settings, run, self.codec, ranks)
+        if settings.data.cache != "none":
+            parts = parts_of(data)
+            folders = [run / "cache" / str(k) if len(parts) > 1 else run / "cache" for k in range(len(parts))]
+            for part, folder in zip(parts, folders, strict=True):
+                part.cache = make_cache(part, settings, folder, self.codec, ranks)
         if init is None and settings.model.audio_numbers:
             self.network.audio.fit(heard_rows(data))
         if settings.run.checkpointing:
@@ -271,7 +275,7 @@ def heard_rows(data: Dataset) -> torch.Tensor:
     return torch.cat(found)
 
 
-def make_cache(data: Indexed, settings: TrainingSettings, run: Path, codec: LatentCodec, ranks: Ranks) -> Cache:
+def make_cache(data: Indexed, settings: TrainingSettings, folder: Path, codec: LatentCodec, ranks: Ranks) -> Cache:
     """Make what the network sees of every clip, once, or open what an earlier start made in the run."""
     if settings.data.cache == "latents" and settings.model.fusion == "video_fusion":
         raise ValueError("model.fusion video_fusion needs the pictures of every frame: --set data.cache=pictures")
@@ -281,7 +285,7 @@ def make_cache(data: Indexed, settings: TrainingSettings, run: Path, codec: Late
     ) as bar:
         task = bar.add_task("", total=-(-len(clips) // ranks.world))
         return open_cache(
-            run / "cache",
+            folder,
             clips,
             data.content,
             settings.data,
@@ -316,8 +320,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ranks = held.enter_context(join_ranks(settings.run.device))
             if settings.run.threads:
                 torch.set_num_threads(settings.run.threads)
-            data = open_data(options.data, settings.data, settings.mask)
-            recipe = decisive(options.profile, settings, read_curated(options.data, options.profile))
+            folders, weights = zip(*options.data, strict=True)
+            data = open_mixture(options.data, settings.data, settings.mask)
+            recipe = decisive(options.profile, settings, read_all_curated(folders, options.profile), weights)
+            if ranks.first and isinstance(data, Mixture):
+                print(data.describe())
             init = None if options.init is None else export_of(options.init)
             recipe["init"] = {"sha256": None if init is None else sha256_of(init)}
             check_recipe(options.run, recipe)
@@ -345,7 +352,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     found = parser_of("python training/train.py", __doc__)
     found.add_argument("--profile", required=True, help="a profile of pipelines.yaml, such as embedded or sayanything")
-    found.add_argument("--data", required=True, type=Path, help="output folder of a curation, or its shards/")
+    found.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        type=parse_data,
+        metavar="FOLDER[=WEIGHT]",
+        help="output folder of a curation, or its shards/; of several, windows are drawn in proportion to the weights",
+    )
     found.add_argument(
         "--run",
         "--output",
