@@ -2,7 +2,7 @@
 
 Curves: loss and loss by noise level, gradient norm, learning rate, clips/s, MFU, share of the time spent waiting for
 data, peak memory, steps skipped, samples replaced; from validation its loss, listening (training/listening.py) and a
-picture. A warning where listening stays below its error.
+picture. A warning where listening stays below its error, and where it does not rise any more (training/plateau.py).
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from training import curve
 from training.cost import Cost, peak_flops
 from training.distributed import Ranks
 from training.listening import Heard, Listening
+from training.plateau import Plateau, flat_warning, read_curve, rings
 from training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class MetricLogger:
     ) -> None:
         self.run, self.settings, self.cost, self.ranks, self.state = run, settings, cost, ranks, state
         self.peak = peak_flops(ranks.device)
+        self.plateau = Plateau.of(read_curve(run, state.step) if ranks.first and resumed else [])
         self.said = f"continued at step {state.step}" if resumed else "begun"
         self._clear()
 
@@ -102,10 +104,23 @@ class MetricLogger:
             patience = self.settings.run.listening_patience * self.settings.run.validate_every
             if listening and not listening.overall.listening.is_above_error and self.state.step >= patience:
                 self._warn(not_listening(self.state.step, listening.overall))
+            if listening:
+                self._watch(listening.overall)
             if picture is not None:
                 self.writer.add_image("validation", picture, self.state.step, dataformats="HWC")
             self._draw()
         self._clear()  # the time it took is not training's
+
+    def flat_steps(self) -> int:
+        """How many steps ago listening last rose, on the first rank; 0 on the others."""
+        return self.plateau.flat_steps(self.state.step)
+
+    def _watch(self, heard: Heard) -> None:
+        """Warn once for every `run.listening_flat_steps` in which listening did not rise."""
+        before = self.plateau.flat_steps(max(self.state.step - self.settings.run.validate_every, 0))
+        self.plateau.add(self.state.step, heard.listening)
+        if rings(self.flat_steps(), before, self.settings.run.listening_flat_steps):
+            self._warn(flat_warning(self.run, self.state.step, self.flat_steps(), heard))
 
     def _write(self, learning_rate: float) -> None:
         sigma, found = (torch.cat(parts).float().cpu().numpy() for parts in zip(*self._losses, strict=True))

@@ -115,6 +115,8 @@ class RunSettings:
     validation_windows: int = 16
     listening_sigmas: Sequence[float] = (2.0, 5.0, 20.0)  # noise levels of training/listening.py
     listening_patience: int = 5  # validations after which listening must be above its error, or the log warns
+    listening_flat_steps: NonNegativeInt = 5000  # without a rise of listening, after which the log warns; 0: never
+    stop_after_flat_steps: NonNegativeInt = 0  # without one, after which the run ends, decay_share or not; 0: never
     validation_steps: int = 15
     wandb: bool = False
 

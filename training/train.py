@@ -8,7 +8,8 @@
 The same command continues where a run stopped, to the same result. SIGTERM and Ctrl-C save a checkpoint first.
 `--dry-run` says how large the model is, what a step costs and how long all of it takes.
 
-Exit code 0: all steps done; 1: stopped before the end, run it again; 2: refused before starting.
+Exit code 0: all steps done, or run.stop_after_flat_steps reached; 1: stopped before the end, run it again; 2: refused
+before starting.
 """
 
 import argparse
@@ -109,18 +110,18 @@ class Trainer:
         self.state = State(self.network, optimizer_of(self.network, settings), copy_parameters(self.network))
         self.checkpoints = Checkpoints(run, settings.run.keep, ranks)
         self.validation = Validation.of(validated, settings, self.codec, ranks)
-        self.stop_asked = False
+        self.stop_asked = self.ended_flat = False
         self.skipped_in_a_row = 0
 
     def run(self) -> bool:
-        """Train to the last step; False if a signal stopped it earlier. Raises Diverged."""
+        """Train to the last step, or to run.stop_after_flat_steps; False if a signal stopped it. Raises Diverged."""
         state, wanted = self.state, self.settings.optimizer.steps
         resumed = self.checkpoints.load_newest(state)
         with MetricLogger(self.run_folder, self.settings, self.cost, self.ranks, state, resumed) as logger:
             batches = self._batches()
             if state.step == 0:
                 self._validate(logger)  # the base: what training starts from
-            while state.step < wanted and not self._stopping():
+            while state.step < wanted and not self._stopping() and not self._flat(logger):
                 self._step(batches, logger)
                 if state.step % self.settings.run.validate_every == 0 or state.step == wanted:
                     self._validate(logger)
@@ -130,7 +131,7 @@ class Trainer:
                     self._save()
             self._save()
             self.checkpoints.finish()
-        return state.step >= wanted
+        return state.step >= wanted or self.ended_flat
 
     def _step(self, batches: Iterator[Batch], logger: "MetricLogger") -> None:
         """One optimizer step over a global batch: draw, noise, predict, compare, update, average."""
@@ -229,6 +230,16 @@ class Trainer:
     def _stopping(self) -> bool:
         """Whether any rank was asked to stop."""
         return self.ranks.sum(float(self.stop_asked))[0] > 0
+
+    def _flat(self, logger: "MetricLogger") -> bool:
+        """Whether listening has not risen for `run.stop_after_flat_steps`; a meeting point if that is on."""
+        limit = self.settings.run.stop_after_flat_steps
+        if limit:
+            [flat] = self.ranks.sum(float(logger.flat_steps()))
+            self.ended_flat = flat >= limit
+            if self.ended_flat and self.ranks.first:
+                log.warning("ended at step %d: listening did not rise in %d steps", self.state.step, flat)
+        return self.ended_flat
 
     def ask_to_stop(self, *_: object) -> None:
         self.stop_asked = True
