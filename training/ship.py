@@ -54,13 +54,18 @@ def ship(export: Path, folder: Path) -> int:
         getattr(network, name).half()
     network.save(folder)
     codec.vae.save_pretrained(folder / "vae")
-    for config in folder.glob("*/config.json"):
-        given = {name: value for name, value in json.loads(config.read_text(encoding="utf-8")).items() if name != PLACE}
-        config.write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
+    forget_places(folder)
     settings["model"]["base"] = "."  # the codec lies in vae/, and nothing else of the base is needed
     settings.pop("init", None)
     (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def forget_places(folder: Path) -> None:
+    """Take out of the configuration of every part in a folder where it was found."""
+    for config in folder.glob("*/config.json"):
+        given = {name: value for name, value in json.loads(config.read_text(encoding="utf-8")).items() if name != PLACE}
+        config.write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
