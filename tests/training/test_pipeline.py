@@ -5,6 +5,7 @@ import inspect
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_every_part_loads_by_the_class_that_the_index_names(moved: tuple[Path, P
 
 
 def test_the_scheduler_has_the_noise_levels_of_the_checkpoint(moved: tuple[Path, Path]):
-    scheduler = EulerDiscreteScheduler.from_pretrained(moved[1] / "scheduler")
+    scheduler: Any = EulerDiscreteScheduler.from_pretrained(moved[1] / "scheduler")
     scheduler.set_timesteps(3)
     sampling = json.loads((moved[1] / "model_index.json").read_text())["sampling"]
     expected = karras_sigmas(3, sampling["sigma_min"], sampling["sigma_max"])
