@@ -11,6 +11,7 @@ from benchmarks.speak import Talker, choose_other, closure_of, correlate, read_l
 from media.frames import scan
 from media.probe import probe
 from tests.training.toys import make_checkpoint
+from training.checkpoint import SHIPPED
 
 NAMES = ("talker_a", "talker_b", "silence")
 
@@ -88,6 +89,19 @@ def test_intervals_are_students():
     assert found["interval"] == pytest.approx([2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], abs=1e-3)
     assert summarize([0.5]) == {"mean": 0.5, "interval": None, "clips": 1}
     assert summarize([float("nan")])["mean"] is None
+
+
+def test_the_speaker_that_comes_with_the_code_follows_a_sound_and_deaf_it_does_not(folder, tmp_path):
+    torch.set_num_threads(1)
+    followed = {}
+    for control in ((), ("--deaf",)):
+        report = tmp_path / f"speak{''.join(control)}.json"
+        given = ["--run", str(SHIPPED["speaker"]), "--unseen", str(folder), "--seconds", "2", "--json", str(report)]
+        assert speak.main([*given, *control]) == 0
+        measured = json.loads(report.read_text(encoding="utf-8"))["unseen"]
+        followed[control] = (measured["own"]["mean"] + measured["other_audio"]["mean"]) / 2
+    assert followed[()] > 0.6
+    assert followed[("--deaf",)] < 0.3
 
 
 def test_a_deaf_network_makes_the_same_of_every_sound(folder, tmp_path, capsys):
