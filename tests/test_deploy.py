@@ -26,7 +26,11 @@ GIVEN = ["--profile", "embedded", "--output", "/data/with a space"]
 
 def ask_slurm(script: str, tmp_path: Path) -> list[str]:
     """Return the words that a script gives to srun on two nodes."""
-    for name, does in (("scontrol", "printf 'n1\\nn2\\n'"), ("srun", 'for word; do printf "%s\\0" "$word"; done')):
+    for name, does in (
+        ("ray", "exit 0"),
+        ("scontrol", "printf 'n1\\nn2\\n'"),
+        ("srun", 'for word; do printf "%s\\0" "$word"; done'),
+    ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, **JOB, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
