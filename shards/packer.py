@@ -146,6 +146,7 @@ def pack(
         return packed
     tables = [packed, *(index_frame(rows) for rows in noted.values())]
     tables += [index_frame(rows) for rows in do(job(number, batch) for number, batch in waiting)]
+    remove_leftovers(shards)  # of writers that died, and whose shard another has written
     write_index(shards, pd.concat(tables))
     shutil.rmtree(shards / NOTES, ignore_errors=True)
     return read_index(shards)

@@ -17,6 +17,7 @@ from shards.packer import Need, PackError, ShardJob, pack, pack_order, retire, w
 from shards.reader import ShardError, iterate, read_member, read_sample, walk
 from shards.sample import MEMBERS, Sample, encode_json, problems, sample_sha256
 from shards.writer import write_tar
+from storage.atomic_write import TEMPORARY_PREFIX
 from tests.shards.conftest import Make
 
 MakePart = Callable[[str, int], dict[str, Path]]
@@ -151,6 +152,19 @@ def test_shards_written_in_any_order_have_the_same_bytes(tmp_path: Path, clips: 
 
     pack(clips, tmp_path / "a", shard_bytes=SMALL)
     pack(clips, tmp_path / "b", shard_bytes=SMALL, do=backwards)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_writer_that_died_leaves_nothing_when_another_has_written_its_shard(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    def die_once(jobs: Iterable[ShardJob]) -> Iterator[list[dict[str, Any]]]:
+        for job in jobs:
+            (job.path.parent / f"{TEMPORARY_PREFIX}{job.path.name}-1a2b").write_bytes(b"half a shard")
+            yield write_shard(job)
+
+    pack(clips, tmp_path / "a", shard_bytes=SMALL)
+    pack(clips, tmp_path / "b", shard_bytes=SMALL, do=die_once)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
