@@ -43,7 +43,8 @@ class Gate:
 
     def rows(self, whisper: WhisperFeatures, sound: Samples, start_row: int, end_row: int) -> np.ndarray:
         """Return what `whisper.rows` does, with silence where nobody speaks: [rows, layers, dim] float16 or float32."""
-        rows, heard = whisper.rows(sound, start_row, end_row), self.heard[start_row:end_row, None, None]
+        rows, places = whisper.rows(sound, start_row, end_row), np.arange(start_row, end_row)
+        heard = self.heard[np.minimum(places, len(self.heard) - 1), None, None]  # beyond the end as at the end
         if (heard == 1).all():
             return rows
         silent = whisper.rows(self.muted, start_row, end_row).astype(np.float32)

@@ -20,10 +20,15 @@ ROW, CHUNK = 320, 512  # samples
 
 
 class Loudness:
-    """Stands in for Whisper: two layers of one number, the sum of a row's samples and of all within 10 rows."""
+    """Stands in for Whisper: two layers of one number, the sum of a row's samples and of all within 10 rows.
+
+    Like it, it has rows beyond the end of a sound.
+    """
 
     def rows(self, audio: AudioTrack, start_row: int, end_row: int) -> np.ndarray:
-        sums = np.abs(audio[0 : len(audio) // ROW * ROW].reshape(-1, ROW)).sum(axis=1)
+        samples = np.zeros(ROW * max(end_row, -(-len(audio) // ROW)), np.float32)
+        samples[: len(audio)] = audio[0 : len(audio)]
+        sums = np.abs(samples.reshape(-1, ROW)).sum(axis=1)
         wide = np.convolve(sums, np.ones(21), "same")
         return np.stack([sums, wide], axis=1)[start_row:end_row, :, None].astype(np.float16)
 
@@ -89,6 +94,16 @@ def test_chunks_hear_the_same_however_they_are_cut() -> None:
     gate = gate_of(sound, 25, 38)
     whole, part = heard(sound, gate), heard(sound, gate, 13, 29)
     np.testing.assert_array_equal(part, whole[26 : 26 + len(part)])
+
+
+@pytest.mark.parametrize("samples", [32000 - 320, 32000 - 319, 32000 - 1])
+def test_a_frame_that_the_sound_does_not_fill_is_gated_to_its_end(samples: int) -> None:
+    sound = AudioTrack(noise(2.0).samples[:samples])
+    gate = gate_of(sound, 25, 38)
+    assert gate is not None
+    found = heard(sound, gate)
+    assert len(found) == 108
+    np.testing.assert_array_equal(found[-12:, 0], 0)
 
 
 def test_a_pause_in_a_sentence_stays() -> None:
