@@ -165,12 +165,7 @@ def test_a_job_whose_head_was_killed_is_submitted_again_and_ends_with_the_same_b
         head = ["ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--port=26479"]
         head += ["--dashboard-port=28465", "--dashboard-agent-listen-port=28466", "--ray-client-server-port=20003"]
         started.append(chaos.spawn(*head, f"--temp-dir={temporary}"))
-        deadline = time.monotonic() + HANG_S
-        while time.monotonic() < deadline:  # until the head answers
-            with suppress(OSError):
-                socket.create_connection(("127.0.0.1", 28465), 1).close()
-                break
-            time.sleep(0.5)
+        wait_for_port(28465, True)
         run = ["python", "curation/run.py", "--profile", "chaos", "--videos", videos, "--output", tmp_path / "out"]
         job = [
             "ray",
@@ -197,6 +192,7 @@ def test_a_job_whose_head_was_killed_is_submitted_again_and_ends_with_the_same_b
         first = submit()
         wait_for("parts/*/*.tar", tmp_path / "out", first)
         chaos.sweep()  # the head, its workers, the driver and the client
+        wait_for_port(28465, False)
         assert list((tmp_path / "out").glob("parts/*/*.tar")), first.communicate()[0]
         assert not (tmp_path / "out" / "manifests").exists()
         second = submit()
@@ -208,3 +204,16 @@ def test_a_job_whose_head_was_killed_is_submitted_again_and_ends_with_the_same_b
         for process in started:
             process.communicate()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def wait_for_port(port: int, is_open: bool) -> None:
+    deadline = time.monotonic() + HANG_S
+    while time.monotonic() < deadline:
+        found = False
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            found = True
+        if found == is_open:
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"port {port} is {'closed' if is_open else 'open'} after {HANG_S:.0f} s")
