@@ -82,12 +82,12 @@ def plan(output: Path, from_nothing: bool = False) -> list[Part]:
     else:
         drawn = draw(train, *FINE_TUNED, "train", TRAIN_SEED)
         settings = [word for setting in FINE_TUNING for word in ("--set", setting)]
-        learned = [learn("train the speaker of training/speaker on them", 4, "--init", "speaker", *settings)]
+        learned = [learn("train the speaker of training/speaker on them", 2.5, "--init", "speaker", *settings)]
     return [
         part("draw 30 videos with known faults and merits", 8, "-m", "demo.corpus", "--output", described),
         drawn,
         draw(test, CLIPS, CLIP_S, "test", TEST_SEED),
-        part("curate: raw video to shards, manifest and report", 5,
+        part("curate: raw video to shards, manifest and report", 5 if from_nothing else 3.5,
              "curation/run.py", *embedded, "--videos", described, train, "--output", curated),
         *learned,
         part("let a talker speak a sentence that was never trained on", 0.5,
@@ -96,7 +96,7 @@ def plan(output: Path, from_nothing: bool = False) -> list[Part]:
         part("put source and generated side by side", 0.1,
              "-m", "demo.side_by_side", shown, str(made), "--audio", heard, "-o", str(beside),
              makes=beside, of=trained),
-        part("measure whether the mouths follow the sound", 3,
+        part("measure whether the mouths follow the sound", 4,
              "-m", "benchmarks.speak", "--run", run, "--seen", test, "--json", str(measured),
              "--seconds", "3", "--workers", str(ranks), makes=measured, of=trained),
     ]  # fmt: skip
