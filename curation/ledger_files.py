@@ -10,12 +10,12 @@
 import gzip
 import json
 import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -76,11 +76,8 @@ def read_in_order(output: Path, at_once: int = SOURCES_AT_ONCE) -> Iterator[dict
         yield from (found[path] for path in paths)
         return
     firsts = paths[:: max(at_once, -(-len(paths) // MOST_RANGES))]
-    with ExitStack() as stack:
-        folder = output / FOLDER / f"{TEMPORARY_PREFIX}sorted"
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        folder.mkdir(exist_ok=True)
-        ranges = [folder / f"{number}.jsonl.gz" for number in range(len(firsts))]
+    with TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output / FOLDER) as folder:
+        ranges = [Path(folder) / f"{number}.jsonl.gz" for number in range(len(firsts))]
         with ExitStack() as files:
             writers = [files.enter_context(gzip.open(path, "wt", 1, "utf-8")) for path in ranges]
             for _, row in read_finished(output):

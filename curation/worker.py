@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -76,10 +76,10 @@ class Worker:
         """Keep a log file while the block runs: a crash leaves its stack in it, too much memory a line."""
         path = log_path(self.output, item)
         over = threading.Event()
-        with ExitStack() as stack:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                log = stack.enter_context(path.open("w", encoding="utf-8"))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            log = path.open("w", encoding="utf-8")
+        with log:
             faulthandler.enable(log, all_threads=False)
             threading.Thread(target=self.watch_memory, args=(log, over), daemon=True).start()
             try:

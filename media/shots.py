@@ -5,6 +5,7 @@ Curation and generation cut with the same numbers: no clip and no generated run 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -62,3 +63,9 @@ class CutDetector:
 def shots_of(cuts: Iterable[int], frames: int) -> np.ndarray:
     """Return the number of the shot that each of so many frames belongs to, [frames] int, from 0 on."""
     return np.searchsorted(np.array(sorted(cuts), int), np.arange(frames), side="right")
+
+
+def split_shots(shot: np.ndarray) -> list[slice]:
+    """Return where each shot lies in frames whose shots are numbered [n], in order; of no frames one empty slice."""
+    edges = [0, *(np.flatnonzero(np.diff(shot)) + 1).tolist(), len(shot)]
+    return [slice(start, end) for start, end in pairwise(edges)]

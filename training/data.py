@@ -181,7 +181,7 @@ def open_data(data: Path, settings: DataSettings, mask: MaskSettings) -> Dataset
     """The dataset of a curated output, or of a folder of shards. Raises ValueError (DataError, TableError), with what
     to do."""
     check_data(settings)
-    shards = data / "shards" if (data / "shards").is_dir() else data
+    shards = shards_of(data)
     if (shards / INDEX_NAME).is_file() or settings.mode == "index" or settings.cache != "none":
         return open_indexed(indexed_shards(data), settings, mask)
     if settings.validation_share:
@@ -196,9 +196,14 @@ def check_data(settings: DataSettings) -> None:
     check_flip(settings)
 
 
+def shards_of(data: Path) -> Path:
+    """The folder of shards of a curated output, or itself."""
+    return data / "shards" if (data / "shards").is_dir() else data
+
+
 def indexed_shards(data: Path) -> Path:
     """The folder of shards of a curated output, or itself. Raises DataError if there is no index."""
-    shards = data / "shards" if (data / "shards").is_dir() else data
+    shards = shards_of(data)
     if not (shards / INDEX_NAME).is_file():
         raise DataError(f"{data}: no {INDEX_NAME} in it or in its folder shards; python curation/run.py writes it")
     return shards

@@ -5,7 +5,6 @@ The same detector, shots, cut-outs, landmarks and mask as in curation and traini
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,7 @@ import weights
 from media.frames import GridReader, read_crops, scan
 from media.geometry import fill_gaps, squares, within
 from media.probe import Probe
-from media.shots import CutDetector, shots_of
+from media.shots import CutDetector, shots_of, split_shots
 from models.face_landmarks import FaceLandmarks
 from models.mask import POINTS, MaskSettings, bridge_gaps, mask_boxes, median_face, shown_squares
 from models.yolo_face import YoloFace, all_faces, largest_face
@@ -102,8 +101,7 @@ class FaceFinder:
         pictures = cuts.watch(scan(path, probe, self.look_px, frames))
         faces = all_faces(self.detector, pictures, max(probe.width, probe.height), on_frame)
         shot = shots_of(cuts.cuts, len(faces))
-        edges = [0, *(np.flatnonzero(np.diff(shot)) + 1).tolist(), len(faces)]
-        return np.concatenate([follow_person(faces[a:b], choice) for a, b in pairwise(edges)]), shot
+        return np.concatenate([follow_person(faces[part], choice) for part in split_shots(shot)]), shot
 
     def narrow(
         self, cutouts: np.ndarray, masks: np.ndarray, face: np.ndarray, mask: MaskSettings
@@ -156,5 +154,5 @@ class FaceFinder:
 
 def bridge_in_shots(boxes: np.ndarray, shot: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
     """`bridge_gaps` of boxes [n, 4], shot by shot: none is carried over a cut."""
-    parts = [bridge_gaps(part, max_gap) for part in np.split(boxes, np.flatnonzero(np.diff(shot)) + 1)]
+    parts = [bridge_gaps(boxes[part], max_gap) for part in split_shots(shot)]
     return np.concatenate([part for part, _ in parts]), np.concatenate([found for _, found in parts])

@@ -9,7 +9,7 @@ D(nothing) does without the sound, so that the identity goes, too. (Small scales
 term is taken with the sound.) Off the paper, which has one scale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,28 +36,47 @@ def terms(identity: float, audio: float) -> list[Term]:
     return [term for term in found if term.weight]
 
 
-def guide_apart(
-    network: SayAnything, concatenated: Tensor, tokens: Tensor, residuals: list[Tensor], identity: float, audio: float
-) -> Callable[[Tensor, float], Tensor]:
-    """Return the denoiser of a batch of segments [B, F, 4, h, w] with two scales; all its passes are one batch."""
-    chosen = terms(identity, audio)
+def ask(
+    network: SayAnything,
+    concatenated: Tensor,
+    tokens: Tensor,
+    residuals: list[Tensor],
+    kept: Sequence[tuple[bool, bool]],
+) -> Callable[[Tensor, float], tuple[Tensor, ...]]:
+    """Return what denoises a batch of segments [B, F, 4, h, w] once for each of `kept`, all as one batch.
 
-    def stack(x: Tensor, kept: list[bool]) -> Tensor:
-        return torch.cat([x if keep else torch.zeros_like(x) for keep in kept])
+    Each says whether the sound and the identity are kept; what is not is zero, as training drops it.
+    """
 
-    heard = stack(tokens, [term.audio for term in chosen])
-    seen = [stack(residual, [term.identity for term in chosen]) for residual in residuals]
-    shown = torch.cat([concatenated] * len(chosen))
+    def stack(x: Tensor, keeps: Sequence[bool]) -> Tensor:
+        return torch.cat([x if keep else torch.zeros_like(x) for keep in keeps])
+
+    sound, identity = zip(*kept, strict=True)
+    tokens, residuals = stack(tokens, sound), [stack(residual, identity) for residual in residuals]
+    shown = torch.cat([concatenated] * len(kept))
 
     def network_at(scaled: Tensor, c_noise: Tensor) -> Tensor:
-        return network.denoise(scaled.to(shown.dtype), c_noise, shown, heard, seen)
+        return network.denoise(scaled.to(shown.dtype), c_noise, shown, tokens, residuals)
 
     denoiser = Denoiser(network_at)
 
-    def denoise(z: Tensor, sigma: float) -> Tensor:
-        noisy = torch.cat([z] * len(chosen))
+    def answer(z: Tensor, sigma: float) -> tuple[Tensor, ...]:
+        noisy = torch.cat([z] * len(kept))
         level = torch.full((len(noisy),), sigma, device=z.device, dtype=torch.float32)
-        answers = denoiser(noisy, level).chunk(len(chosen))
+        return denoiser(noisy, level).chunk(len(kept))
+
+    return answer
+
+
+def guide_apart(
+    network: SayAnything, concatenated: Tensor, tokens: Tensor, residuals: list[Tensor], identity: float, audio: float
+) -> Callable[[Tensor, float], Tensor]:
+    """Return the denoiser of a batch of segments [B, F, 4, h, w] with two scales."""
+    chosen = terms(identity, audio)
+    answer = ask(network, concatenated, tokens, residuals, [(term.audio, term.identity) for term in chosen])
+
+    def denoise(z: Tensor, sigma: float) -> Tensor:
+        answers = answer(z, sigma)
         return sum((term.weight * D for term, D in zip(chosen, answers, strict=True)), torch.zeros_like(answers[0]))
 
     return denoise

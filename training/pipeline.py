@@ -26,7 +26,8 @@ import diffusers
 import torch
 import yaml
 
-from training.checkpoint import SETTINGS, TEMPORARY, codec_folder, export_of
+from storage.atomic_write import atomic_folder
+from training.checkpoint import SETTINGS, codec_folder, export_of
 from training.generator import Generator, Job, Options
 from training.linear_codec import LinearCodec
 from training.network import PARTS
@@ -90,20 +91,18 @@ def write_pipeline(export: Path, folder: Path, copy_vae: bool = True) -> None:
     codec = codec_folder(export, settings["model"]["base"])
     if not (codec / "vae" / "config.json").is_file():
         raise ValueError(f"{codec / 'vae'}: no VAE (config.json is missing); {export / SETTINGS} says that it is there")
-    temporary = folder.with_name(TEMPORARY + folder.name)
-    shutil.rmtree(temporary, ignore_errors=True)
-    for part in PARTS:
-        shutil.copytree(export / part, temporary / part)
-    if copy_vae:
-        shutil.copytree(codec / "vae", temporary / "vae")
-    forget_places(temporary)
     settings["model"]["base"] = "." if copy_vae else str(codec.resolve())
     settings.pop("init", None)
     sampling = SamplingSettings(**settings.get("sampling", {}))
-    (temporary / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    write_json(temporary / "scheduler" / "scheduler_config.json", scheduler_config(sampling))
-    write_json(temporary / INDEX, index_of(vae_class(codec) if copy_vae else (None, None), sampling))
-    temporary.rename(folder)
+    with atomic_folder(folder) as made:
+        for part in PARTS:
+            shutil.copytree(export / part, made / part)
+        if copy_vae:
+            shutil.copytree(codec / "vae", made / "vae")
+        forget_places(made)
+        (made / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        write_json(made / "scheduler" / "scheduler_config.json", scheduler_config(sampling))
+        write_json(made / INDEX, index_of(vae_class(codec) if copy_vae else (None, None), sampling))
 
 
 def vae_class(codec: Path) -> tuple[str, str]:

@@ -10,8 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from training.denoiser import Denoiser
-from training.guidance import guide_apart
+from training.guidance import ask, guide_apart
 from training.network import SayAnything
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 700.0  # SVD's scheduler
@@ -71,25 +70,11 @@ def guide(
     """
     if audio_guidance is not None and audio_guidance != guidance:
         return guide_apart(network, concatenated, tokens, residuals, guidance, audio_guidance)
-    double = guidance != 1.0
-
-    def stack(x: Tensor) -> Tensor:
-        return torch.cat([torch.zeros_like(x), x]) if double else x
-
-    tokens, residuals = stack(tokens), [stack(residual) for residual in residuals]
-    shown = torch.cat([concatenated, concatenated]) if double else concatenated
-
-    def network_at(scaled: Tensor, c_noise: Tensor) -> Tensor:
-        return network.denoise(scaled.to(shown.dtype), c_noise, shown, tokens, residuals)
-
-    denoiser = Denoiser(network_at)
+    kept = [(True, True)] if guidance == 1.0 else [(False, False), (True, True)]
+    answer = ask(network, concatenated, tokens, residuals, kept)
 
     def denoise(z: Tensor, sigma: float) -> Tensor:
-        noisy = torch.cat([z, z]) if double else z
-        D = denoiser(noisy, torch.full((len(noisy),), sigma, device=z.device, dtype=torch.float32))
-        if not double:
-            return D
-        without, with_all = D.chunk(2)
-        return without + guidance * (with_all - without)
+        without, *more = answer(z, sigma)
+        return without + guidance * (more[0] - without) if more else without
 
     return denoise

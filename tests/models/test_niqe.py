@@ -1,12 +1,10 @@
-from importlib.util import find_spec
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 import weights
 from models.niqe import Niqe
+from tests.photograph import photograph
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +18,7 @@ def niqe() -> Niqe:
 @pytest.fixture(scope="module")
 def face() -> np.ndarray:
     """A face of 140x178 pixels with its surroundings: 320x320 of the press photograph inside the ultralytics wheel."""
-    package = find_spec("ultralytics")
-    assert package and package.origin
-    picture = cv2.imread(str(Path(package.origin).parent / "assets" / "zidane.jpg"))
-    assert picture is not None
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)[30:350, 825:1145]
+    return np.ascontiguousarray(photograph()[30:350, 825:1145])
 
 
 def test_face_is_better_than_its_blurred_and_its_noisy_copy(niqe, face):

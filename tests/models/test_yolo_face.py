@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ import pytest
 
 import weights
 from models.yolo_face import UltralyticsYolo, YoloFace
+from tests import photograph as two_people
 
 ROOT = Path(weights.__file__).parent
 # Boxes that other detectors agree on within a few pixels: SCRFD 909,95,1055,280 and 537,263,663,436.
@@ -33,11 +33,7 @@ def detector() -> YoloFace:
 
 @pytest.fixture(scope="module")
 def photograph() -> np.ndarray:
-    package = find_spec("ultralytics")
-    assert package is not None and package.origin is not None
-    picture = cv2.imread(str(Path(package.origin).with_name("assets") / "zidane.jpg"))
-    assert picture is not None
-    return picture[..., ::-1]
+    return two_people.photograph()
 
 
 def test_both_faces_are_found_the_larger_first(detector: YoloFace, photograph: np.ndarray) -> None:

@@ -1,32 +1,20 @@
 """Videos of two real people, from the photograph that ultralytics brings along."""
 
 from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 import pipelines
 import weights
+from tests.photograph import photograph
 from tests.videos import Pictures, write_video
 from training.curated import deciding
 from training.faces import FaceFinder
 
 HIS, HERS = (984, 188), (604, 345)  # middles of the faces; the right one is larger: 142 x 181 pixels, 121 x 180
 WIDTH, HEIGHT = 400, 224  # of a part of the photograph that shows one of them
-
-
-@cache
-def photograph() -> np.ndarray:
-    """[720, 1280, 3] uint8 RGB."""
-    package = find_spec("ultralytics")
-    assert package is not None and package.origin is not None
-    picture = cv2.imread(str(Path(package.origin).with_name("assets") / "zidane.jpg"))
-    assert picture is not None
-    return picture[..., ::-1]
 
 
 def portrait(middle: tuple[int, int], shift: int = 0) -> np.ndarray:

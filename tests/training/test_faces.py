@@ -10,7 +10,8 @@ from media.frames import scan
 from media.probe import probe
 from models.mask import MaskSettings, bridge_gaps
 from models.yolo_face import largest_faces
-from tests.training.photograph import HERS, HIS, face_finder, film, photograph, portrait
+from tests.photograph import photograph
+from tests.training.photograph import HERS, HIS, face_finder, film, portrait
 from training.faces import FaceFinder, FollowedFace, bridge_in_shots
 from training.person import FaceChoice
 from training.plan import Run, runs

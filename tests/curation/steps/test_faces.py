@@ -1,6 +1,3 @@
-from importlib.util import find_spec
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +7,7 @@ import weights
 from curation.stage import Watcher
 from curation.steps.faces import Faces, face_track
 from tests.clips import clip_of
+from tests.photograph import photograph
 
 
 class Bright:
@@ -121,11 +119,7 @@ def test_no_frames_are_an_empty_track() -> None:
 def test_a_real_face_is_found_in_source_pixels() -> None:
     if weights.find("yolov8n_face") is None:
         pytest.skip("python weights.py fetch yolov8n_face")
-    package = find_spec("ultralytics")
-    assert package is not None and package.origin is not None
-    photograph = cv2.imread(str(Path(package.origin).with_name("assets") / "zidane.jpg"))
-    assert photograph is not None
-    scaled = cv2.resize(photograph[..., ::-1], (320, 180), interpolation=cv2.INTER_AREA)  # of a source of 640 x 360
+    scaled = cv2.resize(photograph(), (320, 180), interpolation=cv2.INTER_AREA)  # of a source of 640 x 360
     looking = Faces(size=320).watch(clip_of(1))
     looking.see(0, frame(), scaled, repeated=False)
     track = looking.finish(clip_of(1)).track
