@@ -53,10 +53,16 @@ STRANGERS = {
 SPEAKERS = VETTED | {
     117: "low", 146: "low", 156: "high", 187: "high", 210: "high", 226: "high", 237: "high", 247: "high",
     293: "high", 312: "high", 378: "high", 413: "high",
+    421: "high", 431: "low", 434: "low", 489: "high", 509: "low", 517: "high", 530: "low", 559: "low", 586: "low",
+    600: "high", 609: "low", 623: "low", 625: "low", 649: "low", 651: "low", 692: "high", 711: "low", 716: "low",
+    720: "high", 774: "high", 800: "high", 803: "high", 839: "low",
+    454: "low", 498: "high", 514: "high", 632: "high", 652: "low", 691: "low", 788: "high", 814: "high",
+    815: "low", 832: "high", 834: "high", 849: "high",
 }  # fmt: skip
 # Looked at and refused for both. The grid: 112 (a goatee that vanishes as the mouth opens), 124 (a hand at the chin
 # cuts it), 126 (dark patches for closed eyes), 155 (eyes hardly open), 195 (a moustache and stubble
-# when the mouth is rounded), 282 (a moustache grows when it opens), 315 (grey whiskers come and go).
+# when the mouth is rounded), 282 (a moustache grows when it opens), 315 (grey whiskers come and go), 510 838 (something
+# at the chin as it opens), 593 (dark patches for closed eyes).
 # The portrait: 110 113 119 123 127 129 131 133 134 137 142 145 148 162 163 182 184 188 203 207 208 217 228 253 272 278
 # 284 298 299 304 308 334 397 418 (look under age, or may be), 164 241 322 324 331 (dark glasses), 145 (a hand).
 # Not frontal: whoever `portraits` leaves out, among them 111 115 120 122 128.
