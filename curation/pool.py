@@ -221,7 +221,7 @@ class Pool:
 
     def node(self, row: dict[str, Any]) -> Node:
         cpus, gpus = row["Resources"].get("CPU", 0.0), row["Resources"].get("GPU", 0.0)
-        return Node(row["NodeManagerHostname"], int(min(cpus, gpus / self.gpus) if self.gpus else cpus))
+        return Node(row["NodeManagerHostname"], count_places(cpus, gpus, self.gpus))
 
     def say_unplaced(self) -> None:
         """Say how many workers have a place, if some have waited for one since the last look."""
@@ -394,6 +394,14 @@ class Pool:
         with suppress(Exception):  # whatever is wrong with Ray now, it must not hide why we stop
             ray.shutdown()
         self.closed.set()
+
+
+def count_places(cpus: float, gpus: float, gpus_each: float) -> int:
+    """Return how many workers a node has room for: each takes a CPU, and `gpus_each` of one GPU (or whole GPUs)."""
+    if not gpus_each:
+        return int(cpus)
+    on_gpus = gpus * int(1 / gpus_each + 1e-6) if gpus_each <= 1 else gpus // gpus_each
+    return int(min(cpus, on_gpus))
 
 
 def node_of(_: Any) -> str:

@@ -100,6 +100,31 @@ def test_two_of_three_nodes_die_and_another_joins_and_every_source_ends_well(
     assert sum("is lost" in text for text in said) == 2
 
 
+@pytest.mark.timeout(600)
+def test_a_node_with_gpus_is_used_whole_whatever_a_workers_share(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GPUs and six cores, as Ray is told: shares of .4 lie on one GPU each, and small ones follow the cores."""
+    monkeypatch.setattr(curation.pool, "Worker", Sleeper)
+    cluster.add_node(num_cpus=6, num_gpus=2, object_store_memory=80_000_000, wait=False)
+    most = {}
+    for share in (0.4, 0.04):
+        members: set[int] = set()
+        profile = pipelines.load("embedded", ["device=cuda", f"workers.gpus={share}"])
+        pool = Pool(profile, tmp_path, "", False, None, sources=20, rules=QUICK)
+        try:
+            tasks = [Task("sleep", Path(f"{n}.mp4"), 300.0) for n in range(20)]
+            ends = []
+            for end in pool.map(tasks):
+                ends.append(end)
+                members.add(len(pool.schedule.members))
+        finally:
+            pool.close()
+        assert len(ends) == 20
+        most[share] = max(members)
+    assert most == {0.4: 4, 0.04: 6}  # and none that waits for ever
+
+
 class Troubled(Sleeper):
     """A worker on a node that lacks what TROUBLE says; a folder is hidden really, from this process alone."""
 

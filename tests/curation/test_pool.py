@@ -11,7 +11,7 @@ import pytest
 
 import curation.pool
 import pipelines
-from curation.pool import LAST_WORDS_LINES, ClusterError, Done, Lost, Pool, last_words, start_ray
+from curation.pool import LAST_WORDS_LINES, ClusterError, Done, Lost, Pool, count_places, last_words, start_ray
 from curation.run import retry_option
 from curation.schedule import Task
 from curation.worker import log_path
@@ -57,6 +57,25 @@ def test_a_ray_that_cannot_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     with pytest.raises(ClusterError, match="Ray at head:6379 cannot start or be joined: could not be reached"):
         start_ray()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "gpus_each", "places"),
+    [
+        (180, 8, 0.04, 180),  # every core of a large node
+        (16, 2, 0.04, 16),
+        (180, 8, 0.25, 32),
+        (16, 2, 0.4, 4),  # a worker's share lies on one GPU: two on each, and not five
+        (16, 2, 1 / 3, 6),
+        (16, 4, 2, 2),
+        (16, 0, 0.04, 0),
+        (16, 2, 0.0, 16),
+    ],
+)
+def test_a_node_has_room_for_as_many_workers_as_ray_can_place(
+    cpus: float, gpus: float, gpus_each: float, places: int
+) -> None:
+    assert count_places(cpus, gpus, gpus_each) == places
 
 
 class Echo:
