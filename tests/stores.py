@@ -69,7 +69,7 @@ class FaultyProxy:
             self.counts["requests"] += 1
             number = self.counts["requests"]
             dropped = self.down or (self.drop and number % self.drop == 0)
-            stalled = not dropped and self.stall and number % self.stall == 0
+            stalled = not dropped and self.stall and (number + 1) % self.stall == 0  # not those that are dropped
             self.counts.update(["dropped"] * bool(dropped) + ["stalled"] * bool(stalled))
         if stalled:
             time.sleep(self.stall_s)

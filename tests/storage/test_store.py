@@ -39,7 +39,7 @@ def test_an_object_is_copied_in_pieces_though_requests_are_dropped(store, tmp_pa
 
 def test_a_request_that_gets_no_answer_is_made_again(store, monkeypatch) -> None:
     monkeypatch.setattr("storage.store.DEADLINE_S", 0.5)
-    store.proxy.stall, store.proxy.stall_s = store.proxy.counts["requests"] + 1, 5.0
+    store.proxy.stall, store.proxy.stall_s = store.proxy.counts["requests"] + 2, 5.0
     assert read_range(URL, 10, 20) == CONTENT[10:20]
     assert store.proxy.counts["stalled"]
 
