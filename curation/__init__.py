@@ -5,7 +5,8 @@ worker    what runs in each worker; lock: one driver at a time; progress: its ba
 schedule  who has which source, and what follows when a worker or a node dies; handshake: what a node must see
 intake    the header and hash of each source, then its curation; outcome: what has come of them, and when to stop
 videos    which files a run is about; doctor: whether this machine can run it; plan: what a run will yield
-source    one source video through the stages, to its part
+source    one source video through the stages, to its part; objects: one of an object store, as a copy on this node
+mirror    copies an output to an object store: `python -m curation.mirror OUT URL`
 corpus    what needs all sources: packing, manifests; margin: from a part to a shard
 ledger    what is done: recipe, committed parts; ledger_files: the files of OUT/ledger
 clip      Clip, FaceTrack: what flows

@@ -9,11 +9,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from curation.videos import Video, state_of
 from storage.atomic_write import atomic_write
+from storage.store import RemoteFile, StoreError, stat
 
 FOLDER = ".handshake"  # of an output folder, while a run lasts
 TOKEN = "token"  # noqa: S105  the name of a file
@@ -30,10 +31,10 @@ class Handshake:
 
     folder: Path
     token: str
-    videos: tuple[tuple[Path, int], ...]
+    videos: tuple[tuple[Video, int], ...]
 
 
-def offer(output: Path, videos: Sequence[Path]) -> Handshake:
+def offer(output: Path, videos: Sequence[Video]) -> Handshake:
     """Write a new token into an output folder; a few of the videos that exist here go with it, spread over the list."""
     folder = output / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -42,11 +43,8 @@ def offer(output: Path, videos: Sequence[Path]) -> Handshake:
     with atomic_write(folder / TOKEN) as file:
         file.write(token.encode())
     step = max(1, len(videos) // VIDEOS)
-    found = []
-    for path in videos[::step][:VIDEOS]:
-        with suppress(OSError, ValueError):  # ValueError: a NUL in the name
-            found.append((path, path.stat().st_size))
-    return Handshake(folder, token, tuple(found))
+    states = [(path, state_of(path)) for path in videos[::step][:VIDEOS]]
+    return Handshake(folder, token, tuple((path, state.bytes) for path, state in states if state))
 
 
 def answer(handshake: Handshake, reply: str) -> None:
@@ -70,15 +68,22 @@ def answer(handshake: Handshake, reply: str) -> None:
         check_video(video, size)
 
 
-def check_video(path: Path, size: int) -> None:
-    """Raise HandshakeError unless a file is there, readable and of this size."""
+def check_video(path: Video, size: int) -> None:
+    """Raise HandshakeError unless a file, or an object of a store, is there, readable and of this size."""
     try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno()).st_size
+        found = stat(path.url).size if isinstance(path, RemoteFile) else readable_bytes(path)
+    except StoreError as error:
+        raise HandshakeError(f"does not see the videos: {error}") from error
     except OSError as error:
         raise HandshakeError(f"does not see the videos: {path}: {error.strerror}") from error
     if found != size:
         raise HandshakeError(f"sees other videos: {path} has {found} bytes there, {size} here")
+
+
+def readable_bytes(path: Path) -> int:
+    """Return the size of a file that can be opened. Raises OSError."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def check_reply(handshake: Handshake, reply: str) -> None:

@@ -7,13 +7,13 @@ what was under way, not every file.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
 
 from curation.ledger import Ledger
 from curation.schedule import Task
 from curation.source import Curated, Identity, duplicate, failed
-from curation.videos import storable
+from curation.videos import Video, state_of, storable
 from pipelines import WorkerSettings
+from storage.store import RemoteFile
 
 HEADER_DEADLINE_S = 600.0  # to hash a file and read its header, and
 HEADER_BYTES_PER_S = 5e6  # so many of its bytes a second
@@ -27,7 +27,7 @@ class Intake:
 
     def __init__(
         self,
-        videos: Iterable[Path],
+        videos: Iterable[Video],
         ledger: Ledger,
         settings: WorkerSettings,
         finish: Callable[[Identity, Curated], None],
@@ -50,9 +50,12 @@ class Intake:
         Last of all what was under way when an earlier run died: it may be why.
         """
         order = sorted(self.bytes, key=self._place)
-        return [Task("identify", path, HEADER_DEADLINE_S + self.bytes[path] / HEADER_BYTES_PER_S) for path in order]
+        return [Task("identify", path, self._read_deadline_s(path)) for path in order]
 
-    def _place(self, path: Path) -> tuple[bool, int, str]:
+    def _read_deadline_s(self, path: Video) -> float:
+        return HEADER_DEADLINE_S + self.bytes[path] / HEADER_BYTES_PER_S
+
+    def _place(self, path: Video) -> tuple[bool, int, str]:
         return storable(path) in self.ledger.interrupted, -self.bytes[path], str(path)
 
     def take(self, identity: Identity) -> Iterator[Task]:
@@ -71,7 +74,7 @@ class Intake:
         elif source_id in self.under_way:
             self.under_way[source_id].append(identity)
         elif self.originals.get(source_id, name) != name:
-            self.finish(identity, duplicate(identity, Path(self.originals[source_id])))
+            self.finish(identity, duplicate(identity, self.originals[source_id]))
         else:
             yield self._curate(identity, source_id, [])
 
@@ -79,7 +82,10 @@ class Intake:
         self.originals[source_id] = storable(identity.path)
         self.under_way[source_id] = copies
         settings = self.settings
-        return Task("curate", identity, settings.deadline_s + settings.deadline_factor * identity.duration_s)
+        deadline_s = settings.deadline_s + settings.deadline_factor * identity.duration_s
+        if isinstance(identity.path, RemoteFile):  # it may have to be copied to another node than before
+            deadline_s += self._read_deadline_s(identity.path)
+        return Task("curate", identity, deadline_s)
 
     def end(self, identity: Identity, curated: Curated) -> Iterator[Task]:
         """Finish a source that was curated, and its copies; yield the next of these if it failed by itself."""
@@ -89,16 +95,14 @@ class Intake:
         copies = self.under_way.pop(source_id)
         if self.ledger.done[storable(identity.path)].stands_for_copies:
             for copy in copies:
-                self.finish(copy, duplicate(copy, identity.path))
+                self.finish(copy, duplicate(copy, str(identity.path)))
             return
         del self.originals[source_id]
         if copies:
             yield self._curate(copies[0], source_id, copies[1:])
 
 
-def size_of(path: Path) -> int:
+def size_of(video: Video) -> int:
     """The bytes of a file; 0 if it is not there."""
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return 0
+    state = state_of(video)
+    return state.bytes if state else 0

@@ -36,7 +36,7 @@ from curation.ledger_files import (
     segments,
 )
 from curation.source import Curated, Identity, writing
-from curation.videos import storable
+from curation.videos import Video, state_of, storable
 from storage.atomic_write import atomic_write, remove_leftovers
 from storage.table import write_table
 
@@ -44,7 +44,13 @@ SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
 # What decides the bytes of a part: these, but for the files that only judge, check or show what is finished.
 CODE = ("clock.py", "curation", "media", "models", "shards", "storage")
-NOT_DECIDING = ("curation/review/", "curation/verify/", "curation/refilter.py", "curation/limits.py")
+NOT_DECIDING = (
+    "curation/review/",
+    "curation/verify/",
+    "curation/refilter.py",
+    "curation/limits.py",
+    "curation/mirror.py",
+)
 OF_ONE_FILE = ("error:io", "error:changed")  # failures that say nothing about a copy
 RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"
 
@@ -123,7 +129,7 @@ class Ledger:
             self.next_segment = int(path.stem) + 1
         self.interrupted = read_log(self.attempts) - self.done.keys()
 
-    def is_finished(self, path: Path, retry: str | None = None) -> bool:
+    def is_finished(self, path: Video, retry: str | None = None) -> bool:
         """Whether this file was curated and has not changed since, by size and time of modification.
 
         One that failed is not finished when `retry` asks for its reason, or for all (empty).
@@ -131,18 +137,17 @@ class Ledger:
         entry = self.done.get(storable(path))
         if entry is None or (retry is not None and entry.has_failed(retry)):
             return False
-        try:
-            status = path.stat()
-        except (OSError, ValueError):  # ValueError: a NUL in the name
+        state = state_of(path)
+        if state is None:
             return True  # it has its rows; that it is gone now changes nothing
-        return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return (entry.bytes, entry.mtime_ns) == (state.bytes, state.mtime_ns)
 
-    def originals(self, waiting: Iterable[Path]) -> dict[str, str]:
+    def originals(self, waiting: Iterable[Video]) -> dict[str, str]:
         """source id -> path of the sources that stand for their copies, without those that are curated again."""
         again = {storable(path) for path in waiting}
         return {e.source_id: path for path, e in self.done.items() if e.stands_for_copies and path not in again}
 
-    def orphans(self, videos: Iterable[Path], waiting: Iterable[Path]) -> list[Path]:
+    def orphans(self, videos: Iterable[Video], waiting: Iterable[Video]) -> list[Video]:
         """The videos that stand here as copies of a source that failed, or has other bytes now."""
         again = set(waiting)
         originals = self.originals(again)

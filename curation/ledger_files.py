@@ -30,7 +30,7 @@ MEANINGS = {
     "path": "path of the source",
     "source_id": "sha256 of the source, empty if it could not be read",
     "bytes": "size of the file when it was curated, -1 if unknown",
-    "mtime_ns": "its modification time, -1 if unknown",
+    "mtime_ns": "its modification time, of an object a number of its etag; -1 if unknown",
     "status": "of its row in sources.parquet",
     "reason": "likewise",
     "curated": "JSON: the source's row, its clips' rows, key -> sha256 of the samples in the part",

@@ -6,7 +6,7 @@ are 90 % bootstrap intervals over the sampled sources, layer by layer: they say 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from curation.videos import storable
+from curation.videos import Video, storable
 from manifests.reader import read_clips, read_sources
 from manifests.schema import KEPT
 from media.errors import MediaError
 from media.probe import probe
+from storage.store import RemoteFile
 
 SHARE, LEAST, LAYERS = 0.01, 20, 5
 DRAWS = 1000
+OBJECT_BYTES_PER_S = 250_000  # 2 Mbit/s, a guess that orders objects, which are not opened, until some are measured
 FOLDER = "plan"
 MEASURES = ("shards_gb", "parts_gb", "cpu_hours", "worker_hours")  # the other rows are hours by reason
 
@@ -30,19 +32,19 @@ MEASURES = ("shards_gb", "parts_gb", "cpu_hours", "worker_hours")  # the other r
 class Plan:
     """Durations of all sources [s], their layer, and which were drawn; a source that cannot be probed has 0 s."""
 
-    durations: Mapping[Path, float]
-    layers: Mapping[Path, int]
-    drawn: list[Path]
+    durations: Mapping[Video, float]
+    layers: Mapping[Video, int]
+    drawn: list[Video]
 
 
-def draw(videos: Sequence[Path], seed: int) -> Plan:
-    """Read the header of every source and draw the sample."""
+def draw(videos: Sequence[Video], seed: int) -> Plan:
+    """Read the header of every source, of an object only its size, and draw the sample."""
     durations = {path: duration_s(path) for path in videos}
     ordered = sorted(videos, key=lambda path: (durations[path], str(path)))
     layers = {path: i * LAYERS // len(ordered) for i, path in enumerate(ordered)}
     wanted = min(len(ordered), max(LEAST, round(SHARE * len(videos))))
     random = np.random.default_rng(seed)
-    sample: list[Path] = []
+    sample: list[Video] = []
     before = 0
     for layer in range(LAYERS):
         members = [path for path in ordered if layers[path] == layer]
@@ -50,14 +52,29 @@ def draw(videos: Sequence[Path], seed: int) -> Plan:
         share = wanted * after // len(ordered) - wanted * before // len(ordered)
         sample += [members[i] for i in random.permutation(len(members))[:share]]
         before = after
-    return Plan(durations, layers, sorted(sample))
+    chosen = set(sample)
+    return Plan(durations, layers, [path for path in videos if path in chosen])
 
 
-def duration_s(path: Path) -> float:
+def duration_s(path: Video) -> float:
+    if isinstance(path, RemoteFile):
+        return (path.size or 0) / OBJECT_BYTES_PER_S
     try:
         return probe(path).duration_s
     except (MediaError, OSError):
         return 0.0
+
+
+def estimate(plan: Plan, output: Path) -> Plan:
+    """Return the plan with durations of objects that follow from their sizes, at the rate of those that were drawn."""
+    objects = [path for path in plan.drawn if isinstance(path, RemoteFile)]
+    if not objects:
+        return plan
+    measured = read_sources(output).set_index("path")["duration_s"].fillna(0.0)
+    found = sum(measured.loc[storable(path)] for path in objects)
+    rate = found / max(sum(plan.durations[path] for path in objects), 1e-9)
+    scaled = {path: s * rate if isinstance(path, RemoteFile) else s for path, s in plan.durations.items()}
+    return replace(plan, durations=scaled)
 
 
 def forecast(plan: Plan, output: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import chdir, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ from shards.reader import ShardError
 ROOT = pipelines.ROOT
 WAIT_S = 0.5
 LAST_RESORT_S = 8.0
+LEAVE_S = 5.0  # for a worker to remove its copies; who does not in this time has none, or hangs
 LAST_WORDS_LINES = 12
 NODE_LABEL = "ray.io/node-id"
 CARRIED = ("SAYANYTHING_CACHE", "XDG_CACHE_HOME")  # where networks lie: on every node as here
@@ -100,6 +101,7 @@ class Pool:
         *,
         sources: int = 1,
         handshake: Handshake | None = None,
+        scratch: Path | None = None,
         rules: Rules = Rules(),
         say: Callable[[str], None] = print,
     ) -> None:
@@ -118,7 +120,7 @@ class Pool:
             )
         actor = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)(Worker)
         self.create: Callable[..., Any] = lambda **options: actor.options(**options).remote(
-            profile, output, recipe, score_only
+            profile, output, recipe, score_only, scratch
         )
         self.schedule = Schedule(rules, home=ray.get_runtime_context().get_node_id())
         self.expected, self.replies = max(1, sources), 0
@@ -244,6 +246,7 @@ class Pool:
         if worker in self.schedule.members:
             self.schedule.retire(worker)
         self.done.pop(worker, None)
+        leave([worker])
         ray.kill(worker)
 
     # What comes back.
@@ -285,7 +288,8 @@ class Pool:
         counts = self.schedule.ended(call.worker, time.monotonic(), refused=self.refused(result))
         self.done[call.worker] += 1
         grown = getattr(result, "memory_gb", 0.0) > self.profile.workers.recycle_gb
-        if grown or self.done[call.worker] >= self.profile.workers.recycle_sources:
+        enough = self.done[call.worker] >= self.profile.workers.recycle_sources
+        if grown or (enough and call.task.method != "identify"):  # it has the copy of what it identified
             self.dismiss(call.worker)
         if counts:
             yield Done(call.task.item, result)
@@ -392,6 +396,7 @@ class Pool:
     def close(self) -> None:
         self.closing = True
         with suppress(Exception):  # whatever is wrong with Ray now, it must not hide why we stop
+            leave([member.worker for member in self.schedule.idle])
             ray.shutdown()
         self.closed.set()
 
@@ -402,6 +407,12 @@ def count_places(cpus: float, gpus: float, gpus_each: float) -> int:
         return int(cpus)
     on_gpus = gpus * int(1 / gpus_each + 1e-6) if gpus_each <= 1 else gpus // gpus_each
     return int(min(cpus, on_gpus))
+
+
+def leave(workers: Sequence[Any]) -> None:
+    """Let workers without a task remove what they have on their nodes."""
+    if workers:
+        ray.wait([worker.leave.remote() for worker in workers], num_returns=len(workers), timeout=LEAVE_S)
 
 
 def node_of(_: Any) -> str:

@@ -36,9 +36,11 @@ from clock import FPS  # noqa: E402
 from command import parser_of  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock, LockError  # noqa: E402
+from curation.mirror import Mirror, MirrorError, target_option  # noqa: E402
 from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
 from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
-from curation.videos import list_videos, storable  # noqa: E402
+from curation.videos import Video, VideoListError, find_again, list_videos, parse_video, storable  # noqa: E402
+from storage.scratch import default_folder  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
     from curation.ledger import Ledger
@@ -66,14 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             findings = examine(profile, options.output, options.workers)
             if fails(findings):
                 raise ValueError("this machine cannot run it: " + "; ".join(unwell(findings)))
-        except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError, LockError
+            mirror = Mirror(options.output, options.mirror) if options.mirror and not options.plan else None
+            if mirror:
+                held.callback(mirror.close)
+        except (ValueError, OSError) as error:  # ProfileError, VideoListError, WeightsError, LockError, MirrorError
             return refuse(error)
         for line in unwell(findings):
             print(f"warning: {line}")
         if ignored:
             names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
             print(printable(f"not videos by name, left alone: {names}"))
-        return plan(profile, videos, options, lock) if options.plan else run(profile, videos, options, lock)
+        return plan(profile, videos, options, lock) if options.plan else run(profile, videos, options, lock, mirror)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,11 +88,17 @@ def parser() -> argparse.ArgumentParser:
         "--videos",
         required=True,
         nargs="+",
-        type=Path,
-        help="folders (with all below), video files, or lists of them (.txt, .csv or .parquet with a column `path`)",
+        type=video_option,
+        help="folders (with all below), video files, or lists of them (.txt, .csv or .parquet with a column `path`); "
+        "each may be a URL: s3://, gs://, az://, https://",
     )
     found.add_argument("--output", required=True, type=Path, help="folder of the results; continued if it exists")
     found.add_argument("--workers", type=int, help="processes that curate; default: one per CPU that Ray sees")
+    found.add_argument(
+        "--scratch",
+        type=Path,
+        help=f"folder on each node for copies of objects, one a worker at a time; default: {default_folder()}",
+    )
     found.add_argument("--set", action="append", default=[], metavar="STAGE.SETTING=VALUE", help="override the profile")
     found.add_argument(
         "--retry",
@@ -107,6 +118,12 @@ def parser() -> argparse.ArgumentParser:
         "--drop-parts",
         action="store_true",
         help="remove OUT/parts once the shards are read back and whole: half the disk; dropped clips cannot come back",
+    )
+    found.add_argument(
+        "--mirror",
+        type=target_option,
+        metavar="URL",
+        help="s3://BUCKET/PREFIX, gs://... or az://...: copy shards there as they are sealed, and tables and report",
     )
     found.add_argument(
         "--plan",
@@ -132,15 +149,16 @@ def refuse(error: Exception) -> int:
     return 2
 
 
-def plan(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
+def plan(profile: pipelines.Profile, videos: Sequence[Video], options: argparse.Namespace, lock: Lock) -> int:
     """`--plan`: a run over a sample, and what follows from it for all videos."""
-    from curation.plan import FOLDER, draw, forecast, print_forecast
+    from curation.plan import FOLDER, draw, estimate, forecast, print_forecast
 
     drawn = draw(videos, profile.seed)
     options.output /= FOLDER
     (options.output / "logs").mkdir(parents=True, exist_ok=True)
     code = run(profile, drawn.drawn, options, lock)
     if code == 0:
+        drawn = estimate(drawn, options.output)
         print_forecast(
             drawn, forecast(drawn, options.output), options.workers or os.cpu_count() or 1, worker_gpus(profile)
         )
@@ -151,8 +169,14 @@ def worker_gpus(profile: pipelines.Profile) -> float:
     return profile.workers.gpus if profile.device == "cuda" else 0.0
 
 
-def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namespace, lock: Lock) -> int:
-    """Identify the sources, curate them, finish the corpus."""
+def run(
+    profile: pipelines.Profile,
+    videos: Sequence[Video],
+    options: argparse.Namespace,
+    lock: Lock,
+    mirror: Mirror | None = None,
+) -> int:
+    """Identify the sources, curate them, finish the corpus, copy it to its mirror."""
     from curation import handshake
     from curation.corpus import LostParts, finish
     from curation.ledger import Ledger, LedgerError, recipe_of
@@ -184,6 +208,7 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
             options.workers,
             sources=len(videos),
             handshake=handshake.offer(options.output, videos),
+            scratch=options.scratch and options.scratch.absolute(),
         )
         signal.signal(signal.SIGTERM, interrupt)  # again: Ray has put its own in place
     except RayStartError as error:
@@ -198,14 +223,13 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
             ledger.flush()
             lock.check()
             stages = build_stages(profile.stages)
-            do = partial(write_shards, pool)
+            do = partial(write_shards, pool, mirror=mirror)
             try:
                 table = finish(options.output, profile, stages, ledger, not options.drop_parts, do=do)
             except LostParts as lost:
                 print(printable(f"{lost}: they are curated again"), flush=True)
-                known = set(videos)
-                others = [path for path in map(Path, sorted(lost.paths)) if path not in known and path.exists()]
-                curate(videos + others, ledger, pool, profile, None, options.accept_unreadable, lost.paths)
+                others = find_again(lost.paths - {storable(video) for video in videos})
+                curate([*videos, *others], ledger, pool, profile, None, options.accept_unreadable, lost.paths)
                 ledger.flush()
                 table = finish(options.output, profile, stages, ledger, not options.drop_parts, do=do)
         finally:
@@ -216,7 +240,16 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
                 handshake.end(options.output)
     except KeyboardInterrupt:
         return report_stop("stopped")
-    except (ClusterError, LockError, LostParts, OutputError, PackError, ShardError, StorageError) as error:
+    except (
+        ClusterError,
+        LockError,
+        LostParts,
+        OutputError,
+        PackError,
+        ShardError,
+        StorageError,
+        VideoListError,
+    ) as error:
         return report_stop(str(error))
     except OSError as error:
         return report_stop(f"{error.filename or options.output}: {error.strerror}")
@@ -226,6 +259,19 @@ def run(profile: pipelines.Profile, videos: list[Path], options: argparse.Namesp
     warning = warn_of_errors(Counter(entry.reason for entry in ledger.done.values()), len(ledger.done))
     if warning:
         print(warning, file=sys.stderr)
+    return 0 if mirror is None else finish_mirror(mirror)
+
+
+def finish_mirror(mirror: Mirror) -> int:
+    """Copy to the store what is not there yet; return the exit code of the run."""
+    try:
+        mirror.finish()
+    except KeyboardInterrupt:
+        return report_stop("stopped")
+    except (MirrorError, OSError) as error:
+        print(printable(f"curation/run.py: {error}"), file=sys.stderr)
+        return 1
+    print(f"mirror: {mirror.describe()}", flush=True)
     return 0
 
 
@@ -246,6 +292,13 @@ def report_stop(why: str) -> int:
     return 1
 
 
+def video_option(text: str) -> Video:
+    try:
+        return parse_video(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def retry_option(text: str) -> str:
     """`failed` -> empty: all that failed; `failed:worker_crash` -> that kind of error."""
     failed, _, reason = text.partition(":")
@@ -255,7 +308,7 @@ def retry_option(text: str) -> str:
 
 
 def curate(
-    videos: list[Path],
+    videos: Sequence[Video],
     ledger: "Ledger",
     pool: "Pool",
     profile: pipelines.Profile,
@@ -293,7 +346,7 @@ def curate(
     minutes = Minutes(describe)
     with Bar("curating", len(tasks), sum(intake.bytes.values())) as bar:
         for end in pool.map(tasks, begin=begin, refused=is_unreadable, tick=minutes.tick):
-            if isinstance(end.item, Path):
+            if isinstance(end.item, Video):
                 read = unread(end.item, end.reason, end.detail) if isinstance(end, Lost) else end.result
                 more = intake.take(read)
             else:
@@ -303,7 +356,9 @@ def curate(
                 pool.add_first(task)
 
 
-def write_shards(pool: "Pool", jobs: Iterable["ShardJob"]) -> Iterator[list[dict[str, Any]]]:
+def write_shards(
+    pool: "Pool", jobs: Iterable["ShardJob"], mirror: Mirror | None = None
+) -> Iterator[list[dict[str, Any]]]:
     """Let the pool's workers write shards, two for each worker under way; yield the rows of each. Raises PackError."""
     from curation.pool import Lost
     from curation.schedule import Task
@@ -315,6 +370,8 @@ def write_shards(pool: "Pool", jobs: Iterable["ShardJob"]) -> Iterator[list[dict
             raise PackError(f"{end.item.path}: cannot be written ({end.reason}: {end.detail})")
         for task in islice(waiting, 1):
             pool.add_first(task)
+        if mirror:
+            mirror.copy_later(f"shards/{end.item.path.name}")
         yield end.result
 
 

@@ -30,7 +30,7 @@ from curation.clip import Clip, Source
 from curation.filters.source_speech import voice_of
 from curation.ledger_files import part_path
 from curation.stage import Stage, Timer, run_stages
-from curation.videos import storable
+from curation.videos import Video, state_of, storable
 from manifests.schema import KEPT
 from manifests.writer import main_reason
 from media.encode import encode_flac, encode_mp4
@@ -46,7 +46,7 @@ UNLISTED = ("end_byte", "rest_s", "mirrored")  # of a Probe, no columns of sourc
 class Identity:
     """A file before any work on it: its bytes' hash and its header, or why it cannot be used."""
 
-    path: Path
+    path: Video
     source_id: str | None
     bytes: int | None
     mtime_ns: int | None
@@ -78,8 +78,9 @@ class OutputError(ValueError):
     """The output folder cannot be written; the run ends."""
 
 
-def identify(path: Path, limits: Limits) -> Identity:
-    """Read the header of a file and hash its bytes. Whatever is wrong with it becomes the reason; nothing is raised."""
+def identify(path: Path, limits: Limits, known_sha256: str | None = None) -> Identity:
+    """Read the header of a file and hash its bytes, if their hash is not known. Whatever is wrong with it becomes the
+    reason; nothing is raised."""
     identity = unread(path, "", "")
     header, source_id, reason, detail = None, None, "", ""
     try:
@@ -92,7 +93,7 @@ def identify(path: Path, limits: Limits) -> Identity:
         reason, detail = "error:exception", last_words(error)
     if reason not in ("error:io", "error:limits"):
         try:
-            source_id = sha256(path)
+            source_id = known_sha256 or sha256(path)
             check_unchanged(identity)
         except MediaError as error:
             header, source_id, reason, detail = None, None, error.reason, str(error)
@@ -101,16 +102,15 @@ def identify(path: Path, limits: Limits) -> Identity:
     return replace(identity, source_id=source_id, probe=header, reason=reason, detail=detail)
 
 
-def unread(path: Path, reason: str, detail: str) -> Identity:
+def unread(path: Video, reason: str, detail: str) -> Identity:
     """Return the identity of a file that was not read; without a size if it does not exist."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
+    state = state_of(path)
+    if state is None:
         return Identity(path, None, None, None, None, reason, detail)
-    return Identity(path, None, status.st_size, status.st_mtime_ns, None, reason, detail, status.st_ino)
+    return Identity(path, None, state.bytes, state.mtime_ns, None, reason, detail, state.inode)
 
 
-def unreadable(path: Path, error: Exception) -> str:
+def unreadable(path: Video, error: Exception) -> str:
     return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
 
 
@@ -134,6 +134,7 @@ def curate(
     """Take one source through the stages; its part appears by one rename, its rows are returned for the ledger."""
     if identity.probe is None or identity.source_id is None:
         return failed(identity, identity.reason, identity.detail)
+    assert isinstance(identity.path, Path), "of an object its copy is curated"
     source = Source(identity.source_id, identity.path, identity.probe, limits)
     timer = Timer()
     part = part_path(output, identity.source_id)
@@ -318,7 +319,7 @@ def source_row(identity: Identity, clips: Sequence[dict[str, Any]]) -> dict[str,
     }
 
 
-def duplicate(identity: Identity, original: Path) -> Curated:
+def duplicate(identity: Identity, original: Video | str) -> Curated:
     """Return one row for a file with the same bytes as another, which is curated instead."""
     curated = failed(identity, "duplicate", f"same bytes as {original}")
     curated.source.update(status="duplicate", duplicate_of=str(original))

@@ -1,14 +1,22 @@
-"""Which files a run is about: folders, files and lists of files -> paths, sorted, each once."""
+"""Which files a run is about: folders, files and lists of files -> paths, sorted, each once.
+
+Each may be a URL of an object store (s3://, gs://, az://, https://): `storage/store.py`.
+"""
 
 import csv
 import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pandas as pd
+
+from storage.store import ObjectError, RemoteFile, StoreError, download, is_prefix, is_url, list_below, parse_url, stat
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".asf",
@@ -20,20 +28,42 @@ SEPARATORS = (",", ";", "\t")
 SPELLED = re.compile(r"\\+(?=udc[89a-f][0-9a-f]|[\udc80-\udcff])")  # backslashes that `storable` must tell from its own
 
 
+LOOK_UPS = 16  # requests at a time for the entries of a list
+
+Video = Path | RemoteFile
+
+
+class State(NamedTuple):
+    """What changes when a file changes. An object has its version's number for a time, and no inode."""
+
+    bytes: int
+    mtime_ns: int
+    inode: int | None
+
+
 class VideoListError(ValueError):
     """Nothing to curate, or a list that cannot be read."""
 
 
-def list_videos(given: Sequence[Path]) -> tuple[list[Path], dict[str, int]]:
+def parse_video(text: str) -> Video:
+    """Return the path, or the object of this URL. Raises ValueError for a URL that cannot be used."""
+    return parse_url(text) if is_url(text) else Path(text)
+
+
+def list_videos(given: Sequence[Video]) -> tuple[list[Video], dict[str, int]]:
     """The absolute paths of all videos, sorted, and how many files of which suffix were passed over in folders.
 
     A file that is named is always taken, whatever it is called; so is every entry of a list, whether it exists or not:
-    it gets its row. Raises VideoListError if something given does not exist, or if there is nothing at all.
+    it gets its row. Objects come after files. Raises VideoListError if something given does not exist, or if there is
+    nothing at all.
     """
     found: set[Path] = set()
+    objects: set[RemoteFile] = set()
     ignored: Counter[str] = Counter()
     for path in given:
-        if path.is_dir():
+        if isinstance(path, RemoteFile):
+            objects |= list_objects(path, ignored)
+        elif path.is_dir():
             for file in files_below(path):
                 if file.suffix.lower() in VIDEO_SUFFIXES:
                     found.add(file.absolute())
@@ -42,14 +72,82 @@ def list_videos(given: Sequence[Path]) -> tuple[list[Path], dict[str, int]]:
         elif not path.exists():
             raise VideoListError(f"{path}: does not exist; --videos takes folders, video files and lists of them")
         elif path.suffix.lower() in LIST_SUFFIXES:
-            found |= {(path.parent / entry).absolute() for entry in entries(path)}
+            listed = entries(path)
+            found |= {(path.parent / entry).absolute() for entry in listed if not is_url(entry)}
+            objects |= look_up(entry for entry in listed if is_url(entry))
         else:
             found.add(path.absolute())
-    if not found:
+    if not found and not objects:
         raise VideoListError(
             f"no video below {', '.join(map(str, given))}; known by name: {' '.join(sorted(VIDEO_SUFFIXES))}"
         )
-    return sorted(found), dict(ignored)
+    return [*sorted(found), *sorted(objects)], dict(ignored)
+
+
+def list_objects(given: RemoteFile, ignored: Counter[str]) -> set[RemoteFile]:
+    """Return the videos of a URL: all below a prefix, the entries of a list, or the object itself."""
+    try:
+        if is_prefix(given.url):
+            return choose_videos(given.url, list_below(given.url), ignored)
+        file = stat(given.url)
+        if file.suffix.lower() not in LIST_SUFFIXES:
+            return {file}
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / f"list{file.suffix}"
+            download(file, copy)
+            listed = entries(copy)
+    except StoreError as error:
+        raise VideoListError(str(error)) from error
+    parent = given.url.rpartition("/")[0]
+    return look_up(entry if is_url(entry) else f"{parent}/{entry}" for entry in listed)
+
+
+def choose_videos(prefix: str, files: Iterable[RemoteFile], ignored: Counter[str]) -> set[RemoteFile]:
+    """Return what is a video by its name, without what is hidden; count the rest, as in a folder."""
+    found = set()
+    for file in files:
+        if any(part.startswith(".") for part in PurePosixPath(file.url.removeprefix(prefix)).parts):
+            continue
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            found.add(file)
+        else:
+            ignored[file.suffix.lower()] += 1
+    return found
+
+
+def look_up(urls: Iterable[str]) -> set[RemoteFile]:
+    """Return the objects of a list with their sizes; without, where one is not there or not ours to see."""
+
+    def look(file: RemoteFile) -> RemoteFile:
+        try:
+            return stat(file.url)
+        except ObjectError:
+            return file
+
+    try:
+        files = [parse_url(url) for url in urls]
+        with ThreadPoolExecutor(LOOK_UPS) as pool:
+            return set(pool.map(look, files))
+    except (StoreError, ValueError) as error:
+        raise VideoListError(str(error)) from error
+
+
+def find_again(stored: Iterable[str]) -> list[Video]:
+    """Return the videos of these paths, as tables hold them, that are there. Raises VideoListError."""
+    paths = sorted(stored)
+    found = [*map(Path, (path for path in paths if not is_url(path))), *sorted(look_up(filter(is_url, paths)))]
+    return [video for video in found if state_of(video)]
+
+
+def state_of(video: Video) -> State | None:
+    """Return size and time of a file as it is now, of an object as it was listed; None if it is not there."""
+    if isinstance(video, RemoteFile):
+        return None if video.size is None else State(video.size, video.version_number, None)
+    try:
+        status = video.stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return State(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -137,7 +235,7 @@ def path_column(path: Path, names: Sequence[str]) -> int:
     return names.index(COLUMN) if COLUMN in names else 0
 
 
-def storable(path: Path | str) -> str:
+def storable(path: Video | str) -> str:
     """A path as text that a table can hold: bytes that are not UTF-8 are spelled out, as \\udcff.
 
     Different paths give different texts: backslashes before what looks like such a spelling are doubled.

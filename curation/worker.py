@@ -15,12 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
+from curation import objects
 from curation.handshake import Handshake, answer
 from curation.source import Curated, Identity, curate, identify, writing
 from curation.stage import Stage, build_stages
+from curation.videos import Video
 from media.probe import Limits
 from pipelines import Profile
 from shards.packer import ShardJob, write_shard
+from storage.scratch import Scratch, default_folder
+from storage.store import RemoteFile
 
 MEMORY = "memory limit"  # what a worker writes last when it ends itself
 WATCH_S = 0.2
@@ -30,7 +34,9 @@ GB = 1e9
 class Worker:
     """One thread per library (the pool sets OMP_NUM_THREADS), whatever the number of workers that share a machine."""
 
-    def __init__(self, profile: Profile, output: Path, recipe: str, score_only: bool) -> None:
+    def __init__(
+        self, profile: Profile, output: Path, recipe: str, score_only: bool, scratch_folder: Path | None = None
+    ) -> None:
         self.limits, self.output, self.recipe, self.score_only = (
             Limits(**asdict(profile.limits)),
             output,
@@ -39,6 +45,7 @@ class Worker:
         )
         self.profile, self.max_gb = profile, profile.workers.max_gb
         self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.scratch = Scratch(scratch_folder or default_folder())
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -55,16 +62,28 @@ class Worker:
         _ = self.stages
         return self.name
 
-    def identify(self, path: Path) -> Identity:
+    def identify(self, path: Video) -> Identity:
         with self.record_crashes(path):
+            if isinstance(path, RemoteFile):
+                return objects.identify(path, self.limits, self.scratch)
             return identify(path, self.limits)
 
     def curate(self, identity: Identity) -> Curated:
         began = time.monotonic()
         with self.record_crashes(identity):
-            curated = curate(identity, self.stages, self.output, self.limits, self.recipe, self.score_only)
+            if isinstance(identity.path, RemoteFile):
+                curated = objects.curate(identity, self.curate_file, self.scratch)
+            else:
+                curated = self.curate_file(identity)
         timing = {"wall_s": time.monotonic() - began, "worker": self.name}
         return replace(curated, source={**curated.source, **timing}, memory_gb=resident_gb())
+
+    def curate_file(self, identity: Identity) -> Curated:
+        return curate(identity, self.stages, self.output, self.limits, self.recipe, self.score_only)
+
+    def leave(self) -> None:
+        """Remove what this worker has on its node, before it is ended."""
+        self.scratch.close()
 
     def pack(self, job: ShardJob) -> list[dict[str, Any]]:
         """Write one shard; return its rows of the index. Raises PackError, ShardError or OutputError."""
@@ -72,7 +91,7 @@ class Worker:
             return write_shard(job)
 
     @contextmanager
-    def record_crashes(self, item: Path | Identity | ShardJob) -> Iterator[None]:
+    def record_crashes(self, item: Video | Identity | ShardJob) -> Iterator[None]:
         """Keep a log file while the block runs: a crash leaves its stack in it, too much memory a line."""
         path = log_path(self.output, item)
         over = threading.Event()
@@ -104,8 +123,8 @@ def resident_gb() -> float:
     return pages * resource.getpagesize() / GB
 
 
-def log_path(output: Path, item: Path | Identity | ShardJob) -> Path:
+def log_path(output: Path, item: Video | Identity | ShardJob) -> Path:
     """Return the path of the log that a worker writes while it works on this item."""
-    path = item if isinstance(item, Path) else item.path
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    path = item if isinstance(item, Video) else item.path
+    name = hashlib.sha256(os.fsencode(str(path))).hexdigest()[:16]
     return output / "logs" / "workers" / f"{name}.log"

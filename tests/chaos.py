@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import psutil
 
 from curation.verify.command import verify
@@ -35,6 +36,7 @@ DRAWN_FACE = '''
 """A face in the same place of every frame."""
 from dataclasses import dataclass, replace
 import numpy as np
+import pandas as pd
 from curation.clip import FaceTrack
 from curation.stage import TRACK, Step
 
@@ -130,7 +132,7 @@ def drawn(number: int) -> np.ndarray:
     return numbered(number % 256, 64, 64)
 
 
-def start(house: Path, videos: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+def start(house: Path, videos: Path | str, output: Path, *more: str) -> subprocess.Popen[str]:
     command = ["python", house / "curation/run.py", "--profile", "chaos", "--videos", videos, "--output", output]
     return spawn(*command, "--workers", "2", *more)
 
@@ -259,6 +261,20 @@ def difference(output: Path, whole: Whole) -> str:
     return "; ".join(
         [f"other bytes: {', '.join(differing)}\n{log}"] * bool(differing) + [f.text for f in verify(output)]
     )
+
+
+def difference_of_runs(one: Path, other: Path) -> str:
+    """How two outputs of the same videos under other paths differ but for these; or nothing."""
+    shards = [{f.name: f.read_bytes() for f in (output / "shards").iterdir()} for output in (one, other)]
+    wrong = sorted(n for n in shards[0].keys() | shards[1].keys() if shards[0].get(n) != shards[1].get(n))
+    wrong += [f.text for f in verify(other)]
+    for name, path in (("clips", "source"), ("sources", "path")):
+        tables = [pd.read_parquet(output / "manifests" / f"{name}.parquet") for output in (one, other)]
+        plain = [table.assign(**{path: [str(each).rpartition("/")[2] for each in table[path]]}) for table in tables]
+        by = [path, "start_frame"] if name == "clips" else [path]
+        if not plain[0].sort_values(by, ignore_index=True).equals(plain[1].sort_values(by, ignore_index=True)):
+            wrong.append(f"{name}.parquet")
+    return "; ".join(wrong)
 
 
 def sweep() -> None:

@@ -50,6 +50,29 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """An S3 server of this test process, without faults until a test sets some; drivers find it."""
+    pytest.importorskip("moto", reason="moto, of the extra `dev`, is not installed")
+    from tests.stores import running_store
+
+    with running_store() as found:
+        before = {name: os.environ.get(name) for name in found.environment}
+        os.environ.update(found.environment)
+        yield found
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def store(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The server `s3`, without faults again after each test; what fails is tried again after a tenth of a second."""
+    monkeypatch.setattr("storage.store.WAITS_S", (0.1,) * 5)
+    yield s3
+    s3.proxy.drop = s3.proxy.stall = 0
+    s3.proxy.forbidden.clear()
+
+
+@pytest.fixture(scope="session")
 def talkers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
     """Builds videos of the described corpus by name, or all; of several test processes one builds, the others wait."""
     lock = tmp_path_factory.getbasetemp().parent / "corpus.lock"

@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader
 from clock import WHISPER_ROWS_PER_FRAME
 from models.mask import MaskSettings
 from shards.index import INDEX_NAME, offset_column, read_index, size_column
-from shards.member import NPY_HEADER_BYTES, OpenSample, read_rows
+from shards.member import NPY_HEADER_BYTES, read_rows
 from shards.reader import ShardError, walk
+from shards.remote import open_sample
 from shards.sample import BOXES, LANDMARKS, VIDEO, WHISPER, npy_header
 from training.batch import Batch
 from training.cache import Cache
@@ -38,7 +39,11 @@ from training.settings import DataSettings
 from training.stream import Stream
 from training.window import StoredClip, empty, fill, windows_of
 
-PLACES = [column(name) for name in (VIDEO, WHISPER, LANDMARKS, BOXES) for column in (offset_column, size_column)]
+PLACES = [
+    "offset",
+    "bytes",
+    *(column(name) for name in (VIDEO, WHISPER, LANDMARKS, BOXES) for column in (offset_column, size_column)),
+]
 BYTES_OF_BOX = 16
 MISSING = -1  # offset of a member that a sample lacks
 MAX_REPLACED = 32  # samples in a row that cannot be read before the run fails
@@ -92,6 +97,7 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         self.layers, self.dim = whisper_shape(shards, index)
         self.content = hashlib.sha256("".join(index["sha256"]).encode()).hexdigest()  # of all samples
         self._names, self._shard = np.unique(index["shard"].to_numpy("S"), return_inverse=True)
+        self._sha256 = index["sha256"].to_numpy("S")
         self._keys, self._frames = index["key"].to_numpy("S"), index["frames"].to_numpy(np.int64)
         self._places = {name: index[name].fillna(MISSING).to_numpy(np.int64) for name in PLACES}
         self._of_source = ClipsOfSource(index["source_id"].to_numpy("S"), self._frames)
@@ -158,7 +164,8 @@ class Indexed(torch.utils.data.Dataset[Batch]):
         fields = {name: None if column[row] == MISSING else column[row] for name, column in self._places.items()}
         key = bytes(self._keys[row]).decode()
         fields |= {"shard": bytes(self._names[self._shard[row]]).decode(), "key": key}
-        return StoredClip(key, int(self._frames[row]), lambda: OpenSample(self.shards, fields))
+        fields["sha256"] = bytes(self._sha256[row]).decode()
+        return StoredClip(key, int(self._frames[row]), lambda: open_sample(self.shards, fields))
 
 
 class ClipsOfSource:
@@ -280,7 +287,7 @@ def first_readable_row(shards: Path, index: pd.DataFrame) -> np.ndarray:
     reason = ""
     for _, place in index.drop_duplicates("shard").iterrows():
         try:
-            with OpenSample(shards, place) as sample:
+            with open_sample(shards, place) as sample:
                 return read_rows(sample.member(WHISPER), 0, 1)[0]
         except ShardError as error:
             reason = reason or str(error)

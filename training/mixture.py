@@ -21,6 +21,8 @@ import torch
 
 from models.mask import MaskSettings
 from shards.index import read_index
+from shards.remote import bring_index, folder_name
+from storage.store import RemoteFile, is_url, parse_url
 from training.batch import Batch
 from training.data import (
     DataError,
@@ -39,6 +41,7 @@ BLOCK = 4096  # samples; shares are rounded to one of them
 SEEDS_APART = 1_000_003  # of the outputs, whose windows would otherwise have the same noise
 
 Weighted = tuple[Path, float]  # an output and its weight
+Given = tuple[Path | RemoteFile, float]  # the same as it is given: in a folder or in a store
 
 
 class Mixture(torch.utils.data.Dataset[Batch]):
@@ -126,18 +129,38 @@ def mix_block(counts: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarra
     return parts, earlier
 
 
-def parse_data(text: str) -> Weighted:
-    """Return the folder and the weight of an argument: FOLDER, or FOLDER=WEIGHT."""
+def parse_data(text: str) -> Given:
+    """Return the folder, or the prefix in a store, and the weight of an argument: FOLDER, or FOLDER=WEIGHT."""
     folder, _, number = text.rpartition("=")
-    if not folder or Path(text).exists():
-        return Path(text), 1.0
+    if not folder or (not is_url(text) and Path(text).exists()):
+        return parse_place(text), 1.0
     try:
         weight = float(number)
     except ValueError:
-        return Path(text), 1.0
+        return parse_place(text), 1.0
     if not (math.isfinite(weight) and weight > 0):
         raise argparse.ArgumentTypeError(f"{text}: the weight {number} is not above 0")
-    return Path(folder), weight
+    return parse_place(folder), weight
+
+
+def parse_place(text: str) -> Path | RemoteFile:
+    try:
+        return parse_url(text) if is_url(text) else Path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def bring_indexes(given: Sequence[Given], run: Path, cache: Path | None, cache_gb: float) -> list[Weighted]:
+    """Return the folders of some outputs; one that stands for an output in a store lies in RUN/data.
+
+    Raises ShardError or StoreError.
+    """
+    return [
+        (bring_index(place.url, run / "data" / folder_name(place.url), cache, cache_gb), weight)
+        if isinstance(place, RemoteFile)
+        else (place, weight)
+        for place, weight in given
+    ]
 
 
 def open_mixture(given: Sequence[Weighted], settings: DataSettings, mask: MaskSettings) -> Dataset:

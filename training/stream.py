@@ -22,7 +22,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from models.mask import MaskSettings
 from shards.reader import ShardError
+from shards.remote import open_tar
 from shards.sample import BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, problems
+from storage.store import ObjectError, StoreError
 from training.batch import Batch
 from training.flip import flip_by_chance
 from training.settings import DataSettings
@@ -157,14 +159,23 @@ def group_samples(path: Path, bad: list[tuple[str, str]]) -> Iterator[dict[str, 
     """Yield the samples of a tar from webdataset: bytes by member, and `__key__`; a torn one may be incomplete."""
 
     def note(error: Exception) -> bool:
+        if does_not_answer(error):
+            raise error
         bad.append((path.name, f"{path}: {error.args[0]}"))
         return True
 
     try:
-        with path.open("rb") as stream:  # webdataset's own opener closes nothing
+        with open_tar(path) as stream:  # webdataset's own opener closes nothing
             yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}], note), handler=note)
     except OSError as error:
-        bad.append((path.name, f"{path}: {error.strerror}"))
+        if does_not_answer(error):
+            raise
+        bad.append((path.name, f"{path}: {error.strerror or error}"))
+
+
+def does_not_answer(error: Exception) -> bool:
+    """Whether a store is to blame, not what it holds: the run stops, and nothing is left out."""
+    return isinstance(error, StoreError) and not isinstance(error, ObjectError)
 
 
 def mix_clips(clips: Iterator[tuple[StoredClip, int]], random: np.random.Generator) -> Iterator[StoredClip]:

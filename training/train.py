@@ -36,6 +36,7 @@ from torch.distributed.fsdp import FSDPModule  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 from command import parser_of  # noqa: E402
+from storage.store import StoreError  # noqa: E402
 from training.batch import Batch  # noqa: E402
 from training.cache import Cache, open_cache  # noqa: E402
 from training.checkpoint import (  # noqa: E402
@@ -55,7 +56,7 @@ from training.distributed import Ranks, distribute, join_ranks  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
 from training.loss import diffusion_loss, prepare_inputs  # noqa: E402
 from training.metric_logger import MetricLogger  # noqa: E402
-from training.mixture import Mixture, open_mixture, parse_data, parts_of  # noqa: E402
+from training.mixture import Mixture, bring_indexes, open_mixture, parse_data, parts_of  # noqa: E402
 from training.network import AudioShape, SayAnything, build  # noqa: E402
 from training.recipe import check_recipe, decisive, write_recipe  # noqa: E402
 from training.settings import TrainingSettings, load_settings  # noqa: E402
@@ -331,8 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ranks = held.enter_context(join_ranks(settings.run.device))
             if settings.run.threads:
                 torch.set_num_threads(settings.run.threads)
-            folders, weights = zip(*options.data, strict=True)
-            data = open_mixture(options.data, settings.data, settings.mask)
+            given = bring_indexes(options.data, options.run, options.store_cache, options.store_cache_gb)
+            folders, weights = zip(*given, strict=True)
+            data = open_mixture(given, settings.data, settings.mask)
             recipe = decisive(options.profile, settings, read_all_curated(folders, options.profile), weights)
             if ranks.first and isinstance(data, Mixture):
                 print(data.describe())
@@ -352,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, trainer.ask_to_stop)
         try:
             done = trainer.run()
-        except (DataError, Diverged) as error:
+        except (DataError, Diverged, StoreError) as error:
             print(f"stopped at step {trainer.state.step}: {error}", file=sys.stderr)
             return 1
         if ranks.first and not done:
@@ -369,7 +371,21 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=parse_data,
         metavar="FOLDER[=WEIGHT]",
-        help="output folder of a curation, or its shards/; of several, windows are drawn in proportion to the weights",
+        help="output folder of a curation, or its shards/, or its mirror (s3://, gs://, az://); of several, windows "
+        "are drawn in proportion to the weights",
+    )
+    found.add_argument(
+        "--store-cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep samples of a mirror in this folder once they were read; without it each is read every time",
+    )
+    found.add_argument(
+        "--store-cache-gb",
+        type=float,
+        default=100.0,
+        metavar="GB",
+        help="of each mirror, at most; default: %(default)g",
     )
     found.add_argument(
         "--run",
