@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "error:memory": "the source needed more memory than a worker may use, twice",
     "error:io": "the file could not be read: vanished, no permission, disk error",
     "duplicate": "same bytes as another source, which is curated instead",
+    "outside_segments": "not among the segments that the data set's list names",
     "no_audio": "there is no audio stream",
     "silent": "there is an audio stream, and its sound stays below the audible level",
     "no_speech": "there is sound, and too little or no speech in it",
