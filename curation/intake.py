@@ -37,7 +37,7 @@ class Intake:
         finish: Callable[[Identity, Curated], None],
         retry: str | None = None,
         again: Collection[str] = (),
-        segments: Mapping[Path, tuple[Segment, ...]] = MappingProxyType({}),
+        segments: Mapping[str, tuple[Segment, ...]] = MappingProxyType({}),
     ) -> None:
         self.ledger, self.settings, self.finish, self.segments = ledger, settings, finish, segments
         videos = list(videos)
@@ -62,7 +62,7 @@ class Intake:
 
     def take(self, identity: Identity) -> Iterator[Task]:
         """Yield what is to be done now that a file was read: at most one task for each source id."""
-        identity = replace(identity, segments=self.segments.get(identity.path, ()))
+        identity = replace(identity, segments=self.segments.get(storable(identity.path), ()))
         size = self.bytes[identity.path]
         self.read[size].append(identity)
         self.unread[size] -= 1
