@@ -133,7 +133,14 @@ TIMINGS = (
     # then cpu_s_<stage> for every stage
 )
 CPU_PREFIX = "cpu_s_"
-UNITS = {"s": "s", "px": "px", "frames": "frames", "db": "dB"}  # by the last word of a score's name
+UNITS = {
+    "s": "s",
+    "px": "px",
+    "frames": "frames",
+    "db": "dB",
+    "deg": "degrees",
+    "hz": "Hz",
+}  # by the last word of a score's name
 
 
 def declared_reasons(extra: Mapping[str, str]) -> dict[str, str]:

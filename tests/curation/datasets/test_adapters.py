@@ -189,7 +189,7 @@ WRONG = {
     "hdtf": ("RD_annotion_time.txt", "Radio1.mp4 00:10-00:14\nRadio2.mp4 00:10-00:14 0:20-xx\n", ":2:24:"),
     "avaspeech": ("ava_speech_labels_v1.csv", "a,0,1,CLEAN_SPEECH\na,1,2,SINGING\n", ":2:4:"),
     "vfhq": ("Clip+a+P0+C0+F0-9.txt", "H 48\nW 64\nFPS none\nCROP 0 0 1 1\n", ":3:5:"),
-    "multitalk": ("a.json", '{"a_0": {\n  "youtube_id": "a", "language": "a",\n  "duration": {"start_sec": 2}}}', ":3:3:"),
+    "multitalk": ("a.json", '{"a_0": {\n "youtube_id": "a", "language": "",\n "duration": {"start_sec": 2}}}', ":3:2:"),
     "celebvhq": ("celebvhq_info.json", '{"clips": {\n"a": {"ytb_id": "a", "duration": 3}}}', ":2:"),
     "talkvid": ("input.json", '[{"id": "a", "info": {}},\n]', ":2:1:"),
     "voxceleb2": ("id1/v/00001.txt", "Identity : id1\nReference : v\nFRAME X Y W H\n000001 .1 .1 oops .2\n", ":4:14:"),
