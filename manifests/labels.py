@@ -62,8 +62,8 @@ def add_labels(clips: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     A label that is called as a column of the clips is left out.
     """
     names = [name for name in labels if name not in ("source", *FRAMES, *CORNERS) and name not in clips]
-    starts = labels["start_frame"].fillna(0).to_numpy(float)
-    ends = labels["end_frame"].fillna(float("inf")).to_numpy(float)
+    starts = labels["start_frame"].astype("Float64").to_numpy(float, na_value=0.0)
+    ends = labels["end_frame"].astype("Float64").to_numpy(float, na_value=float("inf"))
     rows_of = {source: list(rows) for source, rows in labels.groupby("source").indices.items()}
     middles = ((clips["start_frame"] + clips["end_frame"]) / 2).to_numpy(float)
     chosen = [

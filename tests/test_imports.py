@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {  # room -> the rooms that it may import: those ab
     "media": {"clock"},
     "models": {"clock", "media", "storage", "weights"},
     "shards": {"clock", "storage"},
-    "manifests": {"clock", "renamed", "storage"},
+    "manifests": {"clock", "command", "renamed", "storage", "media", "shards"},
 }
 LEAVES = {*ROOMS}
 ROOMS |= {"curation": LEAVES, "training": LEAVES - {"renamed"}, "demo": LEAVES - {"renamed"} | {"training"}}
