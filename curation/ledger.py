@@ -44,7 +44,13 @@ SEGMENT_SOURCES = 256
 SEGMENT_S = 30.0
 # What decides the bytes of a part: these, but for the files that only judge, check or show what is finished.
 CODE = ("clock.py", "curation", "media", "models", "shards", "storage")
-NOT_DECIDING = ("curation/review/", "curation/verify/", "curation/refilter.py", "curation/limits.py")
+NOT_DECIDING = (
+    "curation/review/",
+    "curation/duplicates.py",
+    "curation/verify/",
+    "curation/refilter.py",
+    "curation/limits.py",
+)
 OF_ONE_FILE = ("error:io", "error:changed")  # failures that say nothing about a copy
 RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"
 
