@@ -72,7 +72,7 @@ def print_of(key: str, frames: np.ndarray, audio: np.ndarray) -> Print:
 
 def picture_bits(small: np.ndarray) -> np.ndarray:
     """[T, 64] bool: the signs of the lowest frequencies of pictures [T, GRID, GRID], against their median."""
-    low = dctn(small, axes=(1, 2), norm="ortho")[:, :LOW, :LOW].reshape(len(small), -1)[:, 1:65]
+    low = np.asarray(dctn(small, axes=(1, 2), norm="ortho"))[:, :LOW, :LOW].reshape(len(small), -1)[:, 1:65]
     return low > np.median(low, axis=1, keepdims=True)
 
 

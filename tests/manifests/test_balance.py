@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,8 @@ def corpus() -> pd.DataFrame:
 
 
 def hours(clips: pd.DataFrame, column: str) -> dict[str, float]:
-    return (clips.groupby(groups_of(clips, column, {}))["duration_s"].sum() / 3600).round(6).to_dict()
+    sums: Any = clips.groupby(groups_of(clips, column, {}))["duration_s"].sum()
+    return (sums / 3600).round(6).to_dict()
 
 
 def test_what_one_has_not_goes_to_the_others() -> None:
