@@ -18,38 +18,15 @@ import numpy as np
 
 import weights
 from clock import FPS
+from curation.filters.stillness import LIDS, blinks
 from media import geometry
 from media.frames import GridReader, read_crops, scan
 from media.probe import probe
 from models.face_landmarks import FaceLandmarks
-from models.mouth import REFERENCE, RIGID
+from models.head_pose import head_pose
 from models.yolo_face import YoloFace
 
-LIDS = (9, 10)  # of the 52 blendshapes: eyeBlinkLeft, eyeBlinkRight
-SHUT, OPEN = 0.5, 0.3
 EVERY, MOST_FRAMES = 12, 300
-
-
-def blinks(lids: np.ndarray) -> int:
-    """How often the lids shut, after they were open."""
-    count, is_open = 0, False
-    for value in lids[np.isfinite(lids)]:
-        count += is_open and value > SHUT
-        is_open = value < OPEN if is_open is False or value > SHUT else is_open
-    return count
-
-
-def turns(points: np.ndarray) -> np.ndarray:
-    """Yaw, pitch and roll of each head against the reference face, in degrees: [T, 3]."""
-    rigid = points[:, RIGID].astype(np.float64)
-    rigid -= rigid.mean(1, keepdims=True)
-    u, _, vt = np.linalg.svd(np.einsum("pi,tpj->tij", REFERENCE, rigid))
-    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    turn = u @ vt
-    yaw = np.arctan2(turn[:, 0, 2], np.hypot(turn[:, 1, 2], turn[:, 2, 2]))
-    return np.degrees(
-        np.stack([yaw, np.arctan2(turn[:, 1, 2], turn[:, 2, 2]), np.arctan2(turn[:, 0, 1], turn[:, 0, 0])], 1)
-    )
 
 
 def measure(path: Path, detector: YoloFace, landmarks: FaceLandmarks) -> str:
@@ -78,7 +55,7 @@ def measure(path: Path, detector: YoloFace, landmarks: FaceLandmarks) -> str:
     moved = [float(np.abs(a - b)[outside].mean()) for a, b in pairwise(pictures)] if outside.any() else [np.nan]
     minutes = len(pictures) / FPS / 60
     low, high = np.percentile(lids, (5, 95))
-    head = " ".join(f"{value:5.1f}" for value in turns(mesh.points[valid]).std(0))
+    head = " ".join(f"{value:5.1f}" for value in head_pose(mesh.points[valid]).std(0))
     return f"{blinks(lids) / minutes:6.1f} {high - low:6.2f}   {head}   {np.median(moved):6.2f}"
 
 

@@ -14,8 +14,10 @@ stage     Step, Filter, Scan; build_stages and run_stages
 verdicts  Verdict, Limit and `judge`, which turns numbers into verdicts
 steps/    turn one clip into some clips, or attach something to it
 filters/  measure a clip; their limits decide
+datasets/ published lists of data sets: their segments, crops and labels
 limits    the thresholds of a finished run, and how far each clip is from another verdict
 refilter  other thresholds on stored scores: `python -m curation.refilter OUT --set ... --to OUT2`
+duplicates  copies that were encoded again or mirrored: `python -m curation.duplicates OUT`
 verify/   whether an output is whole: `python -m curation.verify OUT`
 review/   what people look at: report and explain
 """

@@ -19,19 +19,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """The grid frames [start_frame, end_frame) of a source that a data set's list names.
+
+    `crop` (x0, y0, x1, y1 in source pixels) is where the list says that the person is: faces beside it do not count.
+    """
+
+    start_frame: int
+    end_frame: int
+    crop: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Source:
-    """One video file. Its sound is read when it is first used, once; its frames as clips are cut out."""
+    """One video file, or one segment of it. Its sound is read when it is first used, its frames as clips are cut out.
+
+    The sound of a segment is silent further than a second outside it.
+    """
 
     id: str  # sha256 of the bytes
     path: Path
     probe: Probe
     limits: Limits = field(default_factory=Limits)
     regions: Regions = field(default_factory=Regions, compare=False, repr=False)  # what a scan kept around faces
+    segment: Segment | None = None  # None: all of the file
 
     @cached_property
     def audio(self) -> AudioTrack | None:
         """The whole track at 16 kHz on the clock of the pictures, or None without an audio stream."""
-        return read_audio(self.path, self.probe)
+        part = (self.segment.start_frame, self.segment.end_frame) if self.segment else None
+        return read_audio(self.path, self.probe, part)
 
     @cached_property
     def reader(self) -> GridReader:

@@ -6,8 +6,11 @@ what was under way, not every file.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
+from curation.clip import Segment
 from curation.ledger import Ledger
 from curation.schedule import Task
 from curation.source import Curated, Identity, duplicate, failed
@@ -22,7 +25,8 @@ HEADER_BYTES_PER_S = 5e6  # so many of its bytes a second
 class Intake:
     """The sources of one run that are not finished. `finish` is called with each that needs no worker any more.
 
-    `again` are names of finished ones that are curated once more.
+    `again` are names of finished ones that are curated once more; `segments` what is to be curated of a source, if not
+    all of it.
     """
 
     def __init__(
@@ -33,8 +37,9 @@ class Intake:
         finish: Callable[[Identity, Curated], None],
         retry: str | None = None,
         again: Collection[str] = (),
+        segments: Mapping[str, tuple[Segment, ...]] = MappingProxyType({}),
     ) -> None:
-        self.ledger, self.settings, self.finish = ledger, settings, finish
+        self.ledger, self.settings, self.finish, self.segments = ledger, settings, finish, segments
         videos = list(videos)
         waiting = [video for video in videos if storable(video) in again or not ledger.is_finished(video, retry)]
         waiting += ledger.orphans(videos, waiting)
@@ -60,6 +65,7 @@ class Intake:
 
     def take(self, identity: Identity) -> Iterator[Task]:
         """Yield what is to be done now that a file was read: at most one task for each source id."""
+        identity = replace(identity, segments=self.segments.get(storable(identity.path), ()))
         size = self.bytes[identity.path]
         self.read[size].append(identity)
         self.unread[size] -= 1

@@ -46,10 +46,11 @@ SEGMENT_S = 30.0
 CODE = ("clock.py", "curation", "media", "models", "shards", "storage")
 NOT_DECIDING = (
     "curation/review/",
+    "curation/duplicates.py",
+    "curation/mirror.py",
     "curation/verify/",
     "curation/refilter.py",
     "curation/limits.py",
-    "curation/mirror.py",
 )
 OF_ONE_FILE = ("error:io", "error:changed")  # failures that say nothing about a copy
 RECIPE_ADVICE = "restore it from a copy, or give another --output; without it nobody can tell how this one was made"

@@ -16,11 +16,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 # The corpus' sums must not depend on the number of cores; read by BLAS when numpy is imported.
@@ -34,6 +35,7 @@ import pipelines  # noqa: E402
 import weights  # noqa: E402
 from clock import FPS  # noqa: E402
 from command import parser_of  # noqa: E402
+from curation.datasets.listed import dataset_names  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock, LockError  # noqa: E402
 from curation.mirror import Mirror, MirrorError, target_option  # noqa: E402
@@ -43,6 +45,8 @@ from curation.videos import Video, VideoListError, find_again, list_videos, pars
 from storage.scratch import default_folder  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
+    from curation.clip import Segment
+    from curation.datasets.match import Matched
     from curation.ledger import Ledger
     from curation.pool import Pool
     from curation.schedule import Task
@@ -61,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             profile = pipelines.load(options.profile, options.set)
             videos, ignored = list_videos(options.videos)
+            listed = match_list(options, videos)
+            videos = listed.videos if listed else videos
             weights.ensure(*pipelines.weights_of(profile))
             options.output = lasting_folder(options.output)
             (options.output / "logs").mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if ignored:
             names = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(ignored.items()))
             print(printable(f"not videos by name, left alone: {names}"))
-        return plan(profile, videos, options, lock) if options.plan else run(profile, videos, options, lock, mirror)
+        if options.plan:
+            return plan(profile, videos, options, lock, listed)
+        return run(profile, videos, options, lock, listed, mirror)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
         help="folders (with all below), video files, or lists of them (.txt, .csv or .parquet with a column `path`); "
         "each may be a URL: s3://, gs://, az://, https://",
     )
+    found.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"curate what a data set's list names of the videos: {', '.join(dataset_names())} (docs/data_sets.md)",
+    )
+    found.add_argument("--list", type=Path, help="folder or file of that list; default: the first of --videos")
     found.add_argument("--output", required=True, type=Path, help="folder of the results; continued if it exists")
     found.add_argument("--workers", type=int, help="processes that curate; default: one per CPU that Ray sees")
     found.add_argument(
@@ -149,14 +163,39 @@ def refuse(error: Exception) -> int:
     return 2
 
 
-def plan(profile: pipelines.Profile, videos: Sequence[Video], options: argparse.Namespace, lock: Lock) -> int:
+def match_list(options: argparse.Namespace, videos: Sequence[Video]) -> "Matched | None":
+    """What the list of `--dataset` names of the videos, after saying what is not as it promises. Raises ValueError."""
+    if options.dataset is None:
+        if options.list is not None:
+            raise ValueError("--list: says what a data set's list is, and needs --dataset")
+        return None
+    from curation.datasets.listed import dataset_of
+    from curation.datasets.match import match, print_match
+
+    if options.dataset not in dataset_names():
+        raise ValueError(f"--dataset {options.dataset}{pipelines.suggestion(options.dataset, dataset_names())}")
+    remote = next((video for video in videos if not isinstance(video, Path)), None)
+    if remote is not None:
+        raise ValueError(f"--dataset {options.dataset}: {remote} lies in a store; copy it to a folder, and its list too")
+    found = match(options.dataset, dataset_of(options.dataset), options.list or options.videos[0], videos)
+    print_match(found)
+    return found
+
+
+def plan(
+    profile: pipelines.Profile,
+    videos: Sequence[Video],
+    options: argparse.Namespace,
+    lock: Lock,
+    listed: "Matched | None",
+) -> int:
     """`--plan`: a run over a sample, and what follows from it for all videos."""
     from curation.plan import FOLDER, draw, estimate, forecast, print_forecast
 
     drawn = draw(videos, profile.seed)
     options.output /= FOLDER
     (options.output / "logs").mkdir(parents=True, exist_ok=True)
-    code = run(profile, drawn.drawn, options, lock)
+    code = run(profile, drawn.drawn, options, lock, listed)
     if code == 0:
         drawn = estimate(drawn, options.output)
         print_forecast(
@@ -174,11 +213,13 @@ def run(
     videos: Sequence[Video],
     options: argparse.Namespace,
     lock: Lock,
+    listed: "Matched | None",
     mirror: Mirror | None = None,
 ) -> int:
     """Identify the sources, curate them, finish the corpus, copy it to its mirror."""
     from curation import handshake
     from curation.corpus import LostParts, finish
+    from curation.datasets.match import store_match
     from curation.ledger import Ledger, LedgerError, recipe_of
     from curation.pool import ClusterError, Pool, RayStartError
     from curation.source import OutputError
@@ -186,6 +227,7 @@ def run(
     from manifests.summary import print_summary
     from shards.packer import PackError
     from shards.reader import ShardError
+    from storage.table import TableError
 
     signal.signal(signal.SIGTERM, interrupt)
     recipe = recipe_of(profile, options.score_only)
@@ -199,6 +241,7 @@ def run(
             force=True,
         )
         ledger = Ledger(options.output, recipe, options.fork, lock.check)
+        segments = store_match(options.output, listed)
         print("starting workers: Ray, then each loads its networks", flush=True)
         pool = Pool(
             profile,
@@ -213,13 +256,13 @@ def run(
         signal.signal(signal.SIGTERM, interrupt)  # again: Ray has put its own in place
     except RayStartError as error:
         return report_stop(str(error))
-    except (LedgerError, ClusterError, OSError) as error:
+    except (LedgerError, TableError, ClusterError, OSError) as error:
         return refuse(error)
     except KeyboardInterrupt:
         return report_stop("stopped")
     try:
         try:
-            curate(videos, ledger, pool, profile, options.retry, options.accept_unreadable)
+            curate(videos, ledger, pool, profile, options.retry, options.accept_unreadable, segments=segments)
             ledger.flush()
             lock.check()
             stages = build_stages(profile.stages)
@@ -229,7 +272,8 @@ def run(
             except LostParts as lost:
                 print(printable(f"{lost}: they are curated again"), flush=True)
                 others = find_again(lost.paths - {storable(video) for video in videos})
-                curate([*videos, *others], ledger, pool, profile, None, options.accept_unreadable, lost.paths)
+                videos = [*videos, *others]
+                curate(videos, ledger, pool, profile, None, options.accept_unreadable, lost.paths, segments)
                 ledger.flush()
                 table = finish(options.output, profile, stages, ledger, not options.drop_parts, do=do)
         finally:
@@ -315,8 +359,9 @@ def curate(
     retry: str | None,
     accept_unreadable: bool = False,
     again: Collection[str] = (),
+    segments: "Mapping[str, tuple[Segment, ...]]" = MappingProxyType({}),
 ) -> None:
-    """Bring every video that is not finished, or is among `again`, into the ledger.
+    """Bring every video that is not finished, or is among `again`, into the ledger, by its segments if it has any.
 
     Raises StorageError if too many cannot be read.
     """
@@ -341,7 +386,7 @@ def curate(
         if task.method == "curate":
             ledger.begin(task.item)
 
-    intake = Intake(videos, ledger, profile.workers, finish, retry, again)
+    intake = Intake(videos, ledger, profile.workers, finish, retry, again, segments)
     tasks = intake.tasks()
     minutes = Minutes(describe)
     with Bar("curating", len(tasks), sum(intake.bytes.values())) as bar:

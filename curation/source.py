@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from clock import FPS, SAMPLE_RATE
-from curation.clip import Clip, Source
+from curation.clip import Clip, Segment, Source
 from curation.filters.source_speech import voice_of
 from curation.ledger_files import part_path
 from curation.stage import Stage, Timer, run_stages
@@ -36,6 +36,7 @@ from manifests.writer import main_reason
 from media.encode import encode_flac, encode_mp4
 from media.errors import MediaError
 from media.probe import Limits, Probe, probe
+from media.regions import Regions
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy, sample_sha256
 from shards.writer import ShardWriter
 
@@ -54,6 +55,7 @@ class Identity:
     reason: str = ""
     detail: str = ""
     inode: int | None = None
+    segments: tuple[Segment, ...] = ()  # what a data set's list names of it, in order; none: all of it
 
     @property
     def frames(self) -> int:
@@ -140,7 +142,7 @@ def curate(
     part = part_path(output, identity.source_id)
     part.unlink(missing_ok=True)  # what an interrupted run left
     try:
-        clips = with_rest(source, run_stages(whole(source), stages, timer, score_only))
+        clips = with_rest(source, run_segments(source, identity.segments, stages, timer, score_only))
         rows, sampled = write_part(part, clips, recipe)
         check_unchanged(identity)
     except (MediaError, OSError) as error:
@@ -174,6 +176,34 @@ def last_words(error: Exception) -> str:
 
 def whole(source: Source) -> Clip:
     return Clip(source, 0, source.probe.frames)
+
+
+def run_segments(
+    source: Source, segments: Sequence[Segment], stages: Sequence[Stage], timer: Timer, score_only: bool
+) -> Iterator[Clip]:
+    """Yield the clips of each segment of a source, and a dropped one for what lies before, between and behind them.
+
+    Without segments those of the whole source. A segment is a source of its own for every stage: a filter of whole
+    sources judges it, and nothing outside is decoded but what seeking needs.
+    """
+    if not segments:
+        yield from run_stages(whole(source), stages, timer, score_only)
+        return
+    done, end = 0, source.probe.frames
+    for segment in segments:
+        start, stop = max(segment.start_frame, done), min(segment.end_frame, end)
+        if start >= stop:
+            continue
+        if start > done:
+            yield Clip(source, done, start).drop("outside_segments")
+        part = replace(source, regions=Regions(), segment=replace(segment, start_frame=start, end_frame=stop))
+        try:
+            yield from run_stages(Clip(part, start, stop), stages, timer, score_only)
+        finally:
+            part.reader.close()
+        done = stop
+    if done < end:
+        yield Clip(source, done, end).drop("outside_segments")
 
 
 def with_rest(source: Source, clips: Iterable[Clip]) -> Iterator[Clip]:

@@ -224,16 +224,20 @@ def leading_scans(stages: Sequence[Stage]) -> list[Scan]:
 
 
 def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
-    """Run several scans over a whole source with one decode; a file that ends early leaves a dropped remainder."""
+    """Run several scans over a source or a segment with one decode; what ends early leaves a dropped remainder."""
     source, watchers, end = clip.source, [step.watch(clip) for step in scans], 0
     look_px, last, picture = max(step.look_px for step in scans), None, np.empty(0)
+    part = (clip.start_frame, clip.end_frame) if source.segment else ()
     with closing(GridReader(source.path, source.probe, source.limits)) as reader:
-        for i, frame in reader.frames():
+        for i, frame in reader.frames(*part):
             repeated = frame is last
             picture = picture if repeated else scale_frame(frame, source.probe, look_px)
             for watcher in watchers:
                 watcher.see(i, frame, picture, repeated)
             last, end = frame, i + 1
+    if last is None and source.segment:
+        yield clip.drop("error:decode", "no frame of this segment can be decoded")
+        return
     if last is None:
         raise MediaError("error:decode", f"{source.path}: no frame of the video stream can be decoded")
     seen = replace(clip, end_frame=end)
@@ -241,7 +245,7 @@ def scan_together(clip: Clip, scans: Sequence[Scan]) -> Iterable[Clip]:
         seen = watcher.finish(seen)
     yield seen
     missing = clip.end_frame - end
-    if missing > END_TOLERANCE_FRAMES:
+    if missing > (0 if source.segment else END_TOLERANCE_FRAMES):
         rest = replace(clip, start_frame=end)
         yield rest.drop("error:decode", f"the file promises {missing} more frames than can be decoded")
 

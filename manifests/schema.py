@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "error:memory": "the source needed more memory than a worker may use, twice",
     "error:io": "the file could not be read: vanished, no permission, disk error",
     "duplicate": "same bytes as another source, which is curated instead",
+    "outside_segments": "not among the segments that the data set's list names",
     "no_audio": "there is no audio stream",
     "silent": "there is an audio stream, and its sound stays below the audible level",
     "no_speech": "there is sound, and too little or no speech in it",
@@ -132,7 +133,14 @@ TIMINGS = (
     # then cpu_s_<stage> for every stage
 )
 CPU_PREFIX = "cpu_s_"
-UNITS = {"s": "s", "px": "px", "frames": "frames", "db": "dB"}  # by the last word of a score's name
+UNITS = {
+    "s": "s",
+    "px": "px",
+    "frames": "frames",
+    "db": "dB",
+    "deg": "degrees",
+    "hz": "Hz",
+}  # by the last word of a score's name
 
 
 def declared_reasons(extra: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The sound of a source on the clock of its pictures: 16 kHz mono, sample n at n/16000 s after the first frame."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -39,14 +40,20 @@ class AudioTrack:
 Samples = np.ndarray | AudioTrack  # [N] float32, whole or read part by part
 
 
-def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
+FROM_THE_BEGINNING = (WITHOUT_PTS, "mpeg", "mpegts")  # containers in which a place is not found exactly
+AROUND_S = 1.0  # of sound that is read on both sides of a part: decoders need some of it, clips may have margins
+
+
+def read_audio(path: Path, probe: Probe, part: tuple[int, int] | None = None) -> AudioTrack | None:
     """The best audio track, or None if the file has none.
 
     All channels are mixed down by ffmpeg's default matrix, scaled so that nothing clips. Sound before the first frame
     is cut off, a late start and gaps are silence; what runs more than a second past the pictures' duration is cut off.
+    Of a `part`, the grid frames [first, end), little else is decoded: further than AROUND_S outside it is silence.
     Raises MediaError("error:decode") if the track exists but nothing of it decodes.
     """
-    wanted = probe.frames * SAMPLES_PER_FRAME + SAMPLE_RATE
+    first_frame, end_frame = part or (0, probe.frames)
+    wanted = end_frame * SAMPLES_PER_FRAME + SAMPLE_RATE
     track = np.zeros(wanted, np.int16)
     end = 0
     with open_media(path, probe.end_byte) as container:
@@ -55,15 +62,24 @@ def read_audio(path: Path, probe: Probe) -> AudioTrack | None:
             return None
         # an AVI begins with its first packets; `first_pts_s` there counts the frames that the decoder holds back
         origin_s = 0.0 if container.format.name == WITHOUT_PTS else probe.first_pts_s
+        if container.format.name not in FROM_THE_BEGINNING:
+            seek_sound(container, stream, origin_s + first_frame / FPS - AROUND_S)
         for start, chunk in place_on_clock(resample(decode(container, stream)), origin_s):
             if start >= wanted:
                 break
-            part = chunk[max(0, -start) :][: wanted - max(start, 0)]
-            track[max(start, 0) : max(start, 0) + len(part)] = part
-            end = max(end, max(start, 0) + len(part))
-    if not end:
+            piece = chunk[max(0, -start) :][: wanted - max(start, 0)]
+            track[max(start, 0) : max(start, 0) + len(piece)] = piece
+            end = max(end, max(start, 0) + len(piece))
+    if not end and part is None:
         raise MediaError("error:decode", f"{path}: the audio track cannot be decoded")
     return AudioTrack(track[:end])
+
+
+def seek_sound(container: InputContainer, stream: av.AudioStream, time_s: float) -> None:
+    """Go to the packet before a time of the container's clock, if it can be found; else all is decoded up to there."""
+    if time_s > 0 and stream.time_base:
+        with suppress(FFmpegError):
+            container.seek(int(time_s / stream.time_base), stream=stream, backward=True)
 
 
 def read_sound(path: Path, limits: Limits = Limits()) -> AudioTrack:

@@ -6,7 +6,7 @@ pictures: the decoder's planes are scaled or cut first and converted then. HDR i
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -190,19 +190,29 @@ def scan(
             yield i, picture
 
 
-def keyframes(path: Path, probe: Probe, long_side: int, apart_frames: int) -> Iterator[tuple[int, np.ndarray]]:
+def keyframes(
+    path: Path, probe: Probe, long_side: int, apart_frames: int, part: tuple[int, int] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """(i, picture) of the file's keyframes, as `scan` gives them; no other frame is decoded.
 
-    From one to the next at least `apart_frames` pass. What does not decode is passed over.
+    From one to the next at least `apart_frames` pass. What does not decode is passed over. Of a `part`, the grid frames
+    [first, end), they begin with the last one at or before its first frame, which that frame is decoded from.
     """
+    first, end = part or (0, None)
     with open_media(path, probe.end_byte) as container:
         stream = video_stream(container, path)
+        if first and stream.time_base:
+            with suppress(FFmpegError):  # a container that cannot seek is read from its beginning
+                start_s = probe.first_pts_s + first / FPS
+                container.seek(int(start_s / stream.time_base), stream=stream, backward=True)
         following = 0
         for packet in packets(container, stream):
             time = packet.dts if packet.pts is None or container.format.name == WITHOUT_PTS else packet.pts
             if not packet.size or not packet.is_keyframe or time is None:
                 continue
             i = grid_index(float(time * packet.time_base) - probe.first_pts_s)
+            if end is not None and i >= end:
+                return
             if i < following:
                 continue
             try:

@@ -7,6 +7,7 @@ whisper_features  what is spoken, 50 rows per second
 hyperiqa, niqe    how good a picture is, as people see it; and without learned opinions
 syncnet           whether lips and sound fit, by the published network
 mouth             what the mouth does, in numbers, from landmarks
+head_pose         how the head is turned, likewise
 mask              the rectangle around the mouth that training and generation hide (section 3.2)
 lip_probe         whether lips and sound fit, by a small regression (lip_probe.npz); lip_probe_fit fits another
 

@@ -50,8 +50,9 @@ class KeyframeFaceSize(Filter):
 
     def measure(self, clip: Clip) -> dict[str, float]:
         probe = clip.source.probe
-        times, largest = [0.0], 0.0
-        for i, picture in keyframes(clip.source.path, probe, self.size, round(self.apart_s * FPS)):
+        times, largest = [clip.start_s], 0.0
+        part = (clip.start_frame, clip.end_frame) if clip.source.segment else None
+        for i, picture in keyframes(clip.source.path, probe, self.size, round(self.apart_s * FPS), part):
             (boxes,) = self.model.detect([picture])
             scale = max(probe.width, probe.height) / max(picture.shape[:2])
             times.append(i / FPS)

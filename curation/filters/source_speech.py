@@ -42,7 +42,8 @@ class SourceSpeech(Filter):
             return {"source_loudness_db": float("nan"), "source_speech_s": 0.0, "source_speech_share": 0.0}
         speech_s = spoken_s(clip.voice)
         share = min(1.0, speech_s / (clip.end_s - clip.start_s))
-        return {"source_loudness_db": loudness_db(audio), "source_speech_s": speech_s, "source_speech_share": share}
+        sound = audio if clip.source.segment is None else clip.audio()
+        return {"source_loudness_db": loudness_db(sound), "source_speech_s": speech_s, "source_speech_share": share}
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
         if np.isnan(scores["source_loudness_db"]):

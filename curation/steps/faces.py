@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from pydantic import NonNegativeInt, PositiveInt
 
 import weights
-from curation.clip import Clip, FaceTrack, Source
+from curation.clip import Clip, FaceTrack, Segment, Source
 from curation.stage import TRACK, Scan, Watcher
 from media.geometry import movement
 from media.regions import Region
@@ -112,7 +112,7 @@ class FaceWatcher(Watcher):
             for look, boxes in zip(looks, self.step.model.detect(pictures), strict=True):
                 faces = boxes.copy()
                 faces[:, :4] *= max(self.source.probe.width, self.source.probe.height) / max(pictures[0].shape[:2])
-                self.settle(look, faces)
+                self.settle(look, faces_inside(faces, self.source.segment))
 
     def settle(self, look: Look, faces: np.ndarray) -> None:
         """Store the faces of a look; of its frame keep what lies around the largest face, or around the last one."""
@@ -137,6 +137,15 @@ class FaceWatcher(Watcher):
         if len(a.faces) and len(b.faces):
             return bool(movement(np.stack([a.faces[0, :4], b.faces[0, :4]]))[0] <= self.step.still)
         return len(a.faces) == len(b.faces)
+
+
+def faces_inside(faces: np.ndarray, segment: Segment | None) -> np.ndarray:
+    """Those of the faces [N, 5] whose centre lies where a data set's list says that the person is."""
+    if segment is None or segment.crop is None:
+        return faces
+    x0, y0, x1, y1 = segment.crop
+    x, y = (faces[:, :2] + faces[:, 2:4]).T / 2
+    return faces[(x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)]
 
 
 def size_of(frame: VideoFrame) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import pipelines
+from curation.clip import Segment
 from curation.intake import Intake
 from curation.ledger import Ledger
 from curation.outcome import StorageError
@@ -117,3 +118,21 @@ def test_many_files_that_are_gone_stop_the_run(tmp_path: Path) -> None:
 def test_identities_of_copies_are_equal(videos: list[Path]) -> None:
     found: list[Identity] = [identify(path, Limits()) for path in videos]
     assert len({identity.source_id for identity in found}) == 1
+
+
+def test_the_segments_of_a_source_reach_its_worker_and_copies_of_it_are_curated_once(
+    videos: list[Path], tmp_path: Path
+) -> None:
+    ledger, pool = Ledger(tmp_path / "out", RECIPE), Here(tmp_path / "out")
+    segments = {str(path): (Segment(5, 10), Segment(20, 25)) for path in videos}
+    curate(videos, ledger, pool, pipelines.load("embedded"), None, segments=segments)  # type: ignore[arg-type]
+    ledger.flush()
+    rows = {curated.source["path"]: curated.clips for curated in ledger.read()}
+    assert [(clip["start_frame"], clip["end_frame"], clip["reason"]) for clip in rows[str(videos[0])]] == [
+        (0, 5, "outside_segments"),
+        (5, 10, "kept"),
+        (10, 20, "outside_segments"),
+        (20, 25, "kept"),
+        (25, 30, "outside_segments"),
+    ]
+    assert [len(rows[str(path)]) for path in videos[1:]] == [1, 1]
