@@ -38,7 +38,7 @@ from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock, LockError  # noqa: E402
 from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
 from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
-from curation.videos import list_videos, storable  # noqa: E402
+from curation.videos import list_videos, refuse_as_output, storable  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
     from curation.ledger import Ledger
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             videos, ignored = list_videos(options.videos)
             weights.ensure(*pipelines.weights_of(profile))
             options.output = lasting_folder(options.output)
+            refuse_as_output(options.output, options.videos)
             (options.output / "logs").mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(Lock(options.output))
             findings = examine(profile, options.output, options.workers)

@@ -52,6 +52,13 @@ def list_videos(given: Sequence[Path]) -> tuple[list[Path], dict[str, int]]:
     return sorted(found), dict(ignored)
 
 
+def refuse_as_output(output: Path, given: Sequence[Path]) -> None:
+    """Raise VideoListError if the folder of the results is one of the folders of videos."""
+    for path in given:
+        if path.is_dir() and path.resolve() == output.resolve():
+            raise VideoListError(f"--output {output} is a folder of --videos; give the results a folder of their own")
+
+
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files below a folder; hidden ones and hidden folders are left out, and links that lead in a circle."""
     above |= {folder.resolve()}
