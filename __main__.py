@@ -2,9 +2,9 @@
 
     sayanything curate|train|generate|report|verify|doctor|refilter|explain ...
 
-Each is the program of the checkout (`python curation/run.py`, ...) with the same options. An installation holds the code
-in the one package `sayanything`; its folder is put first on the path when a program starts, so names such as `media` or
-`models` belong to that process alone.
+Each is the program of the checkout (`python curation/run.py`, ...) with the same options. An installation holds the
+code in the one package `sayanything`; its folder is put first on the path when a program starts, so names such as
+`media` or `models` belong to that process alone.
 """
 
 import runpy
