@@ -1,5 +1,6 @@
 # make demo: everything from nothing, then the main job on synthetic talkers     make test: everything from nothing, then the tests
 # make check: format, lint, types, tests                                         make fix: format and mend what can be mended
+# make docs: docs/ as a site in site/
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ TALKERS := random_face_mapping_xml random_face_mapping_bin random_face_synthesis
 # OpenMP's threads wait for each other spinning; beside other work that made a step of the toy take 30 times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check fix clean
+.PHONY: demo test check fix docs clean
 
 # Several packages bring a flavour of OpenCV each, all into one folder; the last wins, and only this one needs no libGL.
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +41,10 @@ check: $(READY)
 fix: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[docs]"
+	$(BIN)/python -m mkdocs build
 
 clean:
 	rm -rf $(VENV) $(OUTPUT)

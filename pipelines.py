@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -102,11 +103,11 @@ def load(name: str, overrides: Sequence[str] = (), path: Path = PIPELINES) -> Pr
     Raises ProfileError for unknown names and wrong types, with the line in the file or the override.
     """
     values, where = profile_of(name, path)
-    values.pop(OTHER_HALF, None)
+    trained = settings_listed(values.pop(OTHER_HALF, None))
     stages = stage_list(values.pop("stages", []), where)
     known = {field.name: field for field in dataclasses.fields(Profile) if field.name not in ("name", "stages")}
     for override in overrides:
-        apply(override, values, stages)
+        apply(override, values, stages, {"training/train.py": trained})
     for key in values:
         if key not in known:
             raise ProfileError(f"{where(key)}: unknown setting {key!r}{suggestion(key, known)}")
@@ -162,7 +163,9 @@ def load_section(name: str, section: str, cls: type[T], overrides: Sequence[str]
         group, _, key = dotted.partition(".")
         if group not in types or key not in fields_of(types[group]):
             choices = [f"{group}.{field}" for group, kind in types.items() for field in fields_of(kind)]
-            raise ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, choices)}")
+            listed = values.get("stages") or []
+            curated = settings_listed({name: settings_of(name) for name, _ in stage_list(listed, where)})
+            raise unknown_setting(override, dotted, choices, {"curation/run.py": curated})
         groups[group][key] = value
     return cls(**{key: kind(**check_settings(groups[key], fields_of(kind), where, key)) for key, kind in types.items()})
 
@@ -294,8 +297,19 @@ def settings_in(settings: Any, where: Where, owner: str) -> dict[str, Any]:
     return dict(settings or {})
 
 
-def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[str, Any]]]) -> None:
-    """Sets one value from the command line; the path must exist."""
+def settings_listed(section: Any) -> list[str]:
+    """Return what a section of groups sets, as `group.setting`; nothing for what is no such section."""
+    groups = section if isinstance(section, dict) else {}
+    return [f"{group}.{key}" for group, settings in groups.items() if isinstance(settings, dict) for key in settings]
+
+
+def apply(
+    override: str,
+    values: dict[str, Any],
+    stages: list[tuple[str, dict[str, Any]]],
+    elsewhere: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
+    """Sets one value from the command line; the path must exist. `elsewhere` has other commands' settings."""
     dotted, value = parse_override(override, "filters/niqe.max_niqe=7.5")
     owner, _, key = dotted.rpartition(".")
     owner = renamed.stage_today(owner)
@@ -308,7 +322,19 @@ def apply(override: str, values: dict[str, Any], stages: list[tuple[str, dict[st
         values[key] = value
     else:
         choices = [*values, *(f"{name}.{field}" for name in by_name for field in settings_of(name))]
-        raise ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, choices)}")
+        choices += [f"{name}.{field}" for name, cls in NESTED.items() for field in fields_of(cls)]
+        raise unknown_setting(override, dotted, choices, elsewhere)
+
+
+def unknown_setting(
+    override: str, dotted: str, known: Sequence[str], elsewhere: Mapping[str, Sequence[str]]
+) -> "ProfileError":
+    """Return the error about a `--set` of nothing, which names the closest setting of any section."""
+    for command, settings in elsewhere.items():
+        if dotted in settings or (not closest(dotted, known) and closest(dotted, settings)):
+            found = closest(dotted, settings)
+            return ProfileError(f"--set {override}: no setting of this command; did you mean {found!r} of {command}?")
+    return ProfileError(f"--set {override}: nothing is called {dotted!r}{suggestion(dotted, known)}")
 
 
 def parse_override(override: str, example: str) -> tuple[str, Any]:
@@ -431,5 +457,13 @@ def looks_numeric(text: str) -> bool:
 def suggestion(wrong: str, known: typing.Iterable[str]) -> str:
     """`; did you mean 'x'?`, or what there is."""
     options = list(known)
-    close = difflib.get_close_matches(str(wrong), options, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(options)}"
+    close = closest(wrong, options)
+    return f"; did you mean {close!r}?" if close else f"; there is {', '.join(options)}"
+
+
+def closest(wrong: str, known: Sequence[str]) -> str:
+    """Return the name that is nearest to a wrong one, else one whose last part is; empty if none is near."""
+    whole = difflib.get_close_matches(str(wrong), known, n=1)
+    last = {name.rpartition(".")[2]: name for name in known}
+    parts = difflib.get_close_matches(str(wrong).rpartition(".")[2], last, n=1, cutoff=0.75)
+    return whole[0] if whole else last[parts[0]] if parts else ""

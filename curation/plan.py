@@ -14,9 +14,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from clock import FPS
 from curation.videos import Video, storable
 from manifests.reader import read_clips, read_sources
 from manifests.schema import KEPT
+from manifests.summary import show_time
 from media.errors import MediaError
 from media.probe import probe
 from storage.store import RemoteFile
@@ -25,6 +27,7 @@ SHARE, LEAST, LAYERS = 0.01, 20, 5
 DRAWS = 1000
 OBJECT_BYTES_PER_S = 250_000  # 2 Mbit/s, a guess that orders objects, which are not opened, until some are measured
 FOLDER = "plan"
+COLUMNS = ("expected", "low", "high")
 MEASURES = ("shards_gb", "parts_gb", "cpu_hours", "worker_hours")  # the other rows are hours by reason
 
 
@@ -136,16 +139,27 @@ def order_rows(found: pd.DataFrame) -> list[str]:
 def print_forecast(plan: Plan, found: pd.DataFrame, workers: int, gpus: float) -> None:
     """Print the forecast as a table, with the hours on this many workers."""
     hours = sum(plan.durations.values()) / 3600
-    table = Table(title=f"{len(plan.durations)} sources, {hours:.2f} h; from {len(plan.drawn)} of them, 90 % intervals")
+    head = (
+        f"{len(plan.durations)} sources, {show_hours(hours)}; from {len(plan.drawn)} of them, 90 % intervals, h:mm:ss"
+    )
+    table = Table(title=head)
     for column in ("", "expected", "from", "to", "share of the hours"):
         table.add_column(column, justify="left" if not column else "right")
     for name, row in found.iterrows():
-        unit = "GB" if str(name).endswith("_gb") else "h"
+        show = show_gb if str(name).endswith("_gb") else show_hours
         share = "" if str(name).endswith(("_gb", "_hours")) or not hours else f"{row['expected'] / hours:.1%}"
-        table.add_row(str(name), *(f"{row[column]:.2f} {unit}" for column in ("expected", "low", "high")), share)
-    wall = found.loc["worker_hours"] / max(workers, 1)
-    table.add_row(f"time, {workers} workers", *(f"{wall[column]:.2f} h" for column in ("expected", "low", "high")), "")
+        table.add_row(str(name), *(show(row[column]) for column in COLUMNS), share)  # pyright: ignore[reportArgumentType]
+    spent = [float(value) for value in found[[*COLUMNS]].loc["worker_hours"].tolist()]
+    table.add_row(f"time, {workers} workers", *(show_hours(each / max(workers, 1)) for each in spent), "")
     if gpus:
-        needed = found.loc["worker_hours"] * gpus
-        table.add_row("GPU-hours", *(f"{needed[column]:.2f} h" for column in ("expected", "low", "high")), "")
+        table.add_row("GPU-hours", *(show_hours(each * gpus) for each in spent), "")
     Console(width=120).print(table)
+
+
+def show_hours(hours: float) -> str:
+    """Hours as h:mm:ss."""
+    return show_time(round(hours * 3600) * FPS).removesuffix(".00")
+
+
+def show_gb(size: float) -> str:
+    return f"{size:.2f} GB"

@@ -41,7 +41,7 @@ from curation.lock import Lock, LockError  # noqa: E402
 from curation.mirror import Mirror, MirrorError, target_option  # noqa: E402
 from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
 from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
-from curation.videos import Video, VideoListError, find_again, list_videos, parse_video, storable  # noqa: E402
+from curation.videos import Video, VideoListError, find_again, list_videos, parse_video, refuse_as_output, storable  # noqa: E402
 from storage.scratch import default_folder  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             videos = listed.videos if listed else videos
             weights.ensure(*pipelines.weights_of(profile))
             options.output = lasting_folder(options.output)
+            refuse_as_output(options.output, options.videos)
             (options.output / "logs").mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(Lock(options.output))
             findings = examine(profile, options.output, options.workers)

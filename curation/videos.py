@@ -150,6 +150,13 @@ def state_of(video: Video) -> State | None:
     return State(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
+def refuse_as_output(output: Path, given: Sequence[Video]) -> None:
+    """Raise VideoListError if the folder of the results is one of the folders of videos."""
+    for path in given:
+        if isinstance(path, Path) and path.is_dir() and path.resolve() == output.resolve():
+            raise VideoListError(f"--output {output} is a folder of --videos; give the results a folder of their own")
+
+
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files below a folder; hidden ones and hidden folders are left out, and links that lead in a circle."""
     above |= {folder.resolve()}

@@ -12,6 +12,7 @@ from itertools import islice
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
 from clock import FPS, SAMPLE_RATE
@@ -26,13 +27,23 @@ if platform.machine() in ("x86_64", "AMD64"):
 X264_OPTIONS = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "x264-params": X264_PARAMS}
 GOP_FRAMES = 16
 BITEXACT = {"fflags": "+bitexact"}
+AAC_BITS_PER_S = 32_000
 
 
-def encode_mp4(frames: np.ndarray | Iterable[np.ndarray], fps: int | Fraction = FPS, crf: int = 18) -> bytes:
-    """[T, H, W, 3] uint8 RGB as an MP4 file: H.264 High, yuv420p, BT.709, constant rate, no sound."""
+def encode_mp4(
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: int | Fraction = FPS,
+    crf: int = 18,
+    audio: np.ndarray | None = None,
+) -> bytes:
+    """[T, H, W, 3] uint8 RGB as an MP4 file: H.264 High, yuv420p, BT.709, constant rate.
+
+    Without sound, or with `audio`, [N] float32 in -1..1 at 16 kHz, as AAC: for looking and listening, not for shards.
+    """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options=BITEXACT) as container:
         stream = None
+        sound = None if audio is None else add_aac(container)
         for i, picture in enumerate(frames):
             if stream is None:
                 stream = container.add_stream("libx264", rate=Fraction(fps), options={**X264_OPTIONS, "crf": str(crf)})
@@ -50,7 +61,27 @@ def encode_mp4(frames: np.ndarray | Iterable[np.ndarray], fps: int | Fraction = 
         if stream is None:
             raise ValueError("encode_mp4 needs at least one frame")
         container.mux(stream.encode(None))
+        if audio is not None and sound is not None:
+            mux_audio(container, sound, np.asarray(audio, np.float32), "fltp")
     return buffer.getvalue()
+
+
+def add_aac(container: OutputContainer) -> av.AudioStream:
+    sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", format="fltp")
+    sound.bit_rate = AAC_BITS_PER_S
+    sound.codec_context.flags |= Flags.bitexact
+    return sound
+
+
+def mux_audio(container: OutputContainer, stream: av.AudioStream, samples: np.ndarray, sample_format: str) -> None:
+    """Encode mono samples at 16 kHz in blocks of the encoder's size, to the end."""
+    frame = av.AudioFrame.from_ndarray(samples[None], format=sample_format, layout="mono")
+    frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), 0
+    fifo = av.AudioFifo()
+    fifo.write(frame)
+    for block in fifo.read_many(stream.codec_context.frame_size or 4096, partial=True):
+        container.mux(stream.encode(block))
+    container.mux(stream.encode(None))
 
 
 def decode_mp4(data: bytes, frames: int | None = None) -> np.ndarray:
@@ -69,13 +100,7 @@ def encode_flac(audio: np.ndarray) -> bytes:
         stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
         stream.codec_context.flags |= Flags.bitexact
         stream.codec_context.thread_count = 1
-        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), 0
-        fifo = av.AudioFifo()
-        fifo.write(frame)
-        for block in fifo.read_many(stream.codec_context.frame_size or 4096, partial=True):
-            container.mux(stream.encode(block))
-        container.mux(stream.encode(None))
+        mux_audio(container, stream, samples, "s16")
     return buffer.getvalue()
 
 

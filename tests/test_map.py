@@ -1,4 +1,4 @@
-"""The maps of the house are true: README's, and those at the top of `__init__` files. Every file is in them."""
+"""The maps of the house are true and whole: docs/architecture.md, and those at the top of `__init__` files."""
 
 import ast
 import re
@@ -8,14 +8,14 @@ import pytest
 
 from tests.test_imports import ROOMS, ROOT, files
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-MAP = README.partition("## The house\n\n```\n")[2].partition("\n```")[0].splitlines()
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+MAP = TEXT.partition("\n```\n")[2].partition("\n```")[0].splitlines()
 CELL = re.compile(r"[a-z0-9_.]+/?( [a-z0-9_.]+/?)*")
 INITS = [path for room in ROOMS for path in files(room) if path.name == "__init__.py"]
 
 
 def sections() -> dict[str, list[str]]:
-    """The lines of README's map by room: one that begins at the margin, and what is indented below it."""
+    """The lines of the map by room: one that begins at the margin, and what is indented below it."""
     found: dict[str, list[str]] = {}
     room = ""
     for line in MAP:
@@ -39,22 +39,22 @@ def exist(names: list[str], line: str) -> bool:
     return all(any((f / name).exists() or (f / f"{name}.py").exists() for f in folders) for name in names)
 
 
-def test_the_map_in_the_readme_has_a_section_for_each_room() -> None:
+def test_the_map_has_a_section_for_each_room() -> None:
     assert {name for name in ROOMS if (ROOT / name).is_dir()} <= {*sections(), "storage"}
     text = "\n".join(MAP)
     assert all(f"{name}.py" in text for name in ROOMS if (ROOT / f"{name}.py").is_file())
 
 
 @pytest.mark.parametrize("room", [name for name in ROOMS if (ROOT / name).is_dir() and name not in ("storage", "demo")])
-def test_every_file_of_a_room_is_in_the_readmes_map(room: str) -> None:
+def test_every_file_of_a_room_is_in_the_map(room: str) -> None:
     words = set(re.findall(r"[a-z0-9_]+", "\n".join(sections()[room])))
     missing = [path for path in files(room) if path.stem not in words and path.name != "__init__.py"]
     listed = [path for path in missing if f"{path.parent.name}/" not in "\n".join(sections()[room])]
-    assert not listed, f"not in README's map: {', '.join(map(str, listed))}"
+    assert not listed, f"not in the map of docs/architecture.md: {', '.join(map(str, listed))}"
 
 
 @pytest.mark.parametrize("line", MAP)
-def test_what_the_readmes_map_names_is_there(line: str) -> None:
+def test_what_the_map_names_is_there(line: str) -> None:
     names = names_in(line)
     assert names and exist(names, line), f"{names} of {line!r}"
 

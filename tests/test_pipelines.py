@@ -6,6 +6,7 @@ import yaml
 
 import pipelines
 from pipelines import ProfileError, load, names, weights_of
+from training.settings import load_settings
 
 TEXT = """\
 small:
@@ -97,6 +98,8 @@ def test_the_last_override_counts(path: Path) -> None:
         ("filters/niqe.max_nige=7.5", "did you mean 'max_niqe'?"),
         ("filters/nige.max_niqe=7.5", "did you mean 'filters/niqe.max_niqe'?"),
         ("sed=1", "did you mean 'seed'?"),
+        ("max_niqe=7.5", "did you mean 'filters/niqe.max_niqe'?"),
+        ("worker.max_gb=4.0", "did you mean 'workers.max_gb'?"),
         ("filters/niqe.max_niqe", "expected path=value"),
         ("=3", "expected path=value"),
         ("filters/niqe.max_niqe=high", "'high', which is text; float is needed"),
@@ -304,3 +307,10 @@ def test_sound_cannot_be_shifted_when_features_were_cut_from_it(path: Path) -> N
 def test_what_a_stage_needs_is_given_by_another_or_there_from_the_start(name: str) -> None:
     given = {what for other in pipelines.stage_names() for what in pipelines.stage_class(other).GIVES}
     assert set(pipelines.stage_class(name).NEEDS) <= given | pipelines.stage_class(name).AT_START
+
+
+def test_a_setting_of_the_other_half_is_named_with_its_command() -> None:
+    with pytest.raises(ProfileError, match=r"did you mean 'optimizer.steps' of training/train.py\?"):
+        pipelines.load("embedded", ["optimizer.steps=3"])
+    with pytest.raises(ProfileError, match=r"did you mean 'filters/blur.max_blur' of curation/run.py\?"):
+        load_settings("embedded", ["filters/blur.max_blur=0.5"])

@@ -28,6 +28,11 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
     sys.path[0] = str(ROOT)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy CPU spinning threads take 30 times as long
 
+from training.early import refuse_early  # noqa: E402
+
+if __name__ == "__main__":
+    refuse_early()
+
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402

@@ -1,4 +1,4 @@
-"""What a row of the tables looks and sounds like: a poster, two seconds that move, the outline of its sound.
+"""What a row of the tables looks and sounds like: a poster, three seconds with their sound, its outline.
 
 A clip that has a sample is shown by it; face box, landmarks and the mask that training puts over it by default are
 drawn on a second copy beside. Any other is shown from its source video, if that is still there. Rows that ended in an
@@ -26,8 +26,9 @@ from shards.index import INDEX_NAME, read_index
 from shards.reader import ShardError, extents, read_extent, read_sample
 from shards.sample import AUDIO, BOXES, LANDMARKS, VIDEO, Sample, decode_npy
 
-PREVIEW_FRAMES = 50
+PREVIEW_FRAMES = 75
 EVERY = 2  # frames of the source to one of the preview
+RATE = Fraction(FPS, EVERY)
 CROP_PX = 160  # side of a face crop in a preview
 PICTURE_PX = 240  # longer side of a whole picture in one
 CRF = 30
@@ -43,11 +44,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Preview:
-    """Two seconds of a row and its sound; empty where nothing is known."""
+    """Three seconds of a row with their sound; empty where nothing is known."""
 
     begins_s: float  # of the preview, in the source
     poster: bytes  # WebP
-    preview: bytes  # MP4, 12.5 fps
+    preview: bytes  # MP4, 12.5 fps, with sound where there is any
     overlay: bool  # whether the right half of the preview is the left one with box, landmarks and mask drawn
     heard_s: tuple[float, float]  # where the sound that follows lies in the source
     wave: Sequence[int]  # loudest sample of each 160th of it, 0 to 100
@@ -96,11 +97,13 @@ class Album:
             if points.shape[1] == len(POINTS):
                 outline(drawn, mask_boxes(points, median_face(boxes), MaskSettings())[::EVERY] * scale, MASK_COLOUR)
         margin = fields.get("margin_frames", 0)
-        sound = decode_flac(members[AUDIO])[margin * SAMPLES_PER_FRAME :][: fields["frames"] * SAMPLES_PER_FRAME]
+        shift = (row["audio_shift_frames"] if row["kept"] else 0) - fields["audio_shift_frames"] if margin else 0
+        sound = decode_flac(members[AUDIO])[(margin + shift) * SAMPLES_PER_FRAME :]
+        sound = sound[: fields["frames"] * SAMPLES_PER_FRAME]
         return Preview(
             row["start_s"],
             poster(plain),
-            encode_mp4(np.concatenate([plain, drawn], axis=2), Fraction(FPS, EVERY), CRF),
+            encode_mp4(np.concatenate([plain, drawn], axis=2), RATE, CRF, sound[: PREVIEW_FRAMES * SAMPLES_PER_FRAME]),
             True,
             (row["start_s"], row["end_s"]),
             wave(sound),
@@ -110,7 +113,7 @@ class Album:
 
 
 def from_source(row: Row) -> Preview | None:
-    """Two seconds from the middle of a row, whole pictures of its source."""
+    """Three seconds from the middle of a row, whole pictures of its source."""
     path = Path(row["source"])
     if not path.is_file() or row["end_frame"] == row["start_frame"]:
         return None
@@ -126,10 +129,11 @@ def from_source(row: Row) -> Preview | None:
     to_frame = min(row["end_frame"], from_frame + HEARD_FRAMES)
     track = read_audio(path, replace(header, duration_s=to_frame / FPS)) if to_frame < SOUGHT_FRAMES else None
     heard = (to_frame - from_frame) * SAMPLES_PER_FRAME
+    shown = None if track is None else cut(track, first * SAMPLES_PER_FRAME, (last - first) * SAMPLES_PER_FRAME)
     return Preview(
         first / FPS,
         poster(plain),
-        encode_mp4(plain, Fraction(FPS, EVERY), CRF),
+        encode_mp4(plain, RATE, CRF, shown),
         False,
         (from_frame / FPS, to_frame / FPS),
         () if track is None else wave(cut(track, from_frame * SAMPLES_PER_FRAME, heard)),

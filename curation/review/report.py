@@ -1,37 +1,37 @@
 """`<output>/report/index.html`: a run on one page that needs no server, no network and no second file.
 
-    python -m curation.review.report OUT [--labels TABLE]
+    python -m curation.review.report OUT [--labels TABLE] [--against OTHER]
 
-The funnel, every limit with what lies near it, pictures of some clips of each reason, a table of all clips to sort,
-filter and search, the yield by folder, what was slow and what failed, the recipe. Pictures are a sample (as many by the
-limit as at random), the table is whole. `--labels` names a table (.csv or .parquet) with a column `path` or `file` and
-others, such as `language`: the yield is then also given by each of them.
+The funnel, every limit with what lies near it and a handle that moves it, some clips of each reason to look at and
+listen to, a table of all clips to sort, filter, search and save, the yield by folder, what was slow and what failed,
+the recipe. Pictures are a sample (as many by the limit as at random) of at most 10 MB, the table is whole. `--labels`
+names a table (.csv or .parquet) with a column `path` or `file` and others, such as `language`: the yield is then also
+given by each of them. `--against` names the output folder of another run over the same videos: the page then says what
+was gained and what was lost.
 """
 
 import base64
 import gzip
-import io
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import yaml
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from clock import FPS
 from command import parser_of
 from curation.limits import NEAR, Threshold, limits_of, nearest_limits, read_recipe, run_folder, stages_of
 from curation.refilter import NotMeasured, by_name, records, replay
+from curation.review.compare import compare_runs
 from curation.review.page import as_json, data_uri, environment, hours
 from curation.review.pictures import Album, Preview
+from curation.review.replay import replay_data
 from manifests.reader import ManifestError, Notes, read_clips, read_run_notes, read_sources
 from manifests.schema import KEPT, REASONS, stage_of_cpu_column
 from manifests.summary import funnel, show_time, totals
@@ -43,10 +43,8 @@ PICTURES = {KEPT: 16}  # of a reason
 PICTURES_ELSE = 8
 LISTED = 200  # folders, failed sources
 SLOWEST = 20
-BINS = 40
+PREVIEW_BYTES = 7_500_000  # of all previews together, which base64 makes 10 MB; those beyond it stay still and silent
 THREADS = 4  # decoding leaves Python alone
-COLOURS = ("#2a9d8f", "#e76f51", "#9aa5b1")  # kept, dropped by the stage in question, dropped by another
-TEXT_COLOUR = "#808890"  # readable on white and on black
 
 Rows = list[dict[str, Any]]
 Table = Any  # a DataFrame; pandas' stubs take a selection of one for a Series
@@ -73,28 +71,32 @@ def read_run(output: Path) -> FinishedRun:
     return FinishedRun(output, recipe, notes, clips, read_sources(output), stages, limits_of(stages, clips))
 
 
-def write_report(output: Path, labels: Path | None = None) -> Path:
+def write_report(output: Path, labels: Path | None = None, against: Path | None = None) -> Path:
     """Writes the page and gives its path. Raises ManifestError."""
     run = read_run(output)
+    rows, album = funnel_rows(run), picture_album(run)
     page = environment().get_template("report.html.j2").render(
         name=run.output.absolute().name,
         output=str(run.output.absolute()),
+        headline=headline(run),
         totals={name: show_time(frames) for name, frames in totals(funnel(run.clips)).items()},
         clip_count=len(run.clips),
         source_count=len(run.sources),
         score_only=run.recipe["score_only"],
         recipe_hash=run.recipe["hash"][:8],
-        funnel=funnel_rows(run),
+        funnel=rows,
+        comparison=None if against is None else compare_runs(output, against),
         limits=limit_rows(run),
         near=NEAR,
         other_scores=other_scores(run),
+        media=describe_media(album),
         yields=list(yields(run, labels)),
         slowest=slowest_sources(run),
         failed=failed_sources(run),
         failed_count=int((run.sources["status"] == "error").sum()),
         recipe=yaml.safe_dump(run.recipe, sort_keys=False),
         table=pack_json(clip_table(run)),
-        album=as_json(picture_album(run)),
+        album=as_json(album),
     )  # fmt: skip
     path = output / FOLDER / "index.html"
     path.parent.mkdir(exist_ok=True)
@@ -109,6 +111,22 @@ def pack_json(value: Any) -> str:
     return base64.b64encode(gzip.compress(as_json(value).encode(), 6, mtime=0)).decode()
 
 
+def headline(run: FinishedRun) -> str:
+    """What became of the run in one sentence."""
+    frames = totals(funnel(run.clips))
+    kept, total = frames["kept"], frames["input"]
+    lost = [row for row in funnel_rows(run) if row["reason"] != KEPT]
+    most = max(lost, key=lambda row: row["frames"], default=None)
+    text = f"{show_whole(kept)} of {show_whole(total)} kept, {kept / max(total, 1):.0%}"
+    text += f" of {len(run.sources):,} {'video' if len(run.sources) == 1 else 'videos'}"
+    return text + (f"; most was lost to {most['reason']}, {show_whole(most['frames'])}." if most else ".")
+
+
+def show_whole(frames: int) -> str:
+    """Frames as h:mm:ss."""
+    return show_time(round(frames / FPS) * FPS).removesuffix(".00")
+
+
 def funnel_rows(run: FinishedRun) -> Rows:
     """The funnel with the meaning of each reason."""
     rows = funnel(run.clips, run.notes.stages, list(run.notes.reasons)).to_dict("records")
@@ -120,7 +138,7 @@ def meaning(run: FinishedRun, reason: str) -> str:
 
 
 def limit_rows(run: FinishedRun) -> Rows:
-    """Return for each limit what it dropped alone, what is within 10 % of it, a histogram, and how to loosen it."""
+    """Return for each limit what it dropped alone, what is within 10 % of it, and how to loosen it."""
     rows = []
     for place, limit in enumerate(run.limits):
         room = limit.headroom(run.clips)
@@ -138,7 +156,6 @@ def limit_rows(run: FinishedRun) -> Rows:
                 "dropped": tally(run.clips[dropped]),
                 "loosened": None if limit.value is None else limit.loosen(),
                 "then": [] if limit.value is None else count_if_loosened(run, limit, run.clips[near & dropped]),
-                "plot": data_uri(histogram(run, limit.column, limit), "image/svg+xml"),
             }
         )
     return rows
@@ -161,51 +178,13 @@ def tally(clips: Table) -> dict[str, Any]:
 
 
 def other_scores(run: FinishedRun) -> Rows:
-    """A histogram of each score that nothing is compared with."""
+    """Each score that nothing is compared with, and its meaning."""
     limited = {limit.column for limit in run.limits}
     return [
-        {"name": name, "meaning": meaning, "plot": data_uri(histogram(run, name), "image/svg+xml")}
+        {"name": name, "meaning": meaning}
         for name, meaning in run.notes.scores.items()
         if name not in limited and run.clips[name].notna().any()
     ]
-
-
-def histogram(run: FinishedRun, score: str, limit: Threshold | None = None) -> bytes:
-    """A score of all clips as SVG: kept, dropped by its own stage, dropped by another; its threshold as a line.
-
-    Where the threshold is another score of the clip, the ratio of the two is shown.
-    """
-    values = run.clips[score] if limit is None else limit.values(run.clips)
-    line, title = None, score
-    if limit is not None:
-        line, title = (1.0, f"{score} / {limit.bound}") if limit.value is None else (limit.value, limit.score)
-        values = values / limit.bounds(run.clips) if limit.value is None else values
-    here = run.clips["stage"].astype("str") == (limit.stage if limit else "")
-    groups = (run.clips["kept"], ~run.clips["kept"] & here, ~run.clips["kept"] & ~here)
-    known: Table = values[np.isfinite(values)]
-    edges = np.histogram_bin_edges(known if line is None else np.append(known, line), bins=BINS)
-    stacked = np.cumsum([np.histogram(known[group[known.index]], edges)[0] for group in groups], axis=0)
-    figure = Figure(figsize=(3.6, 1.7))
-    FigureCanvasSVG(figure)
-    axes = figure.add_axes((0.13, 0.14, 0.85, 0.72))
-    for counts, colour in reversed([*zip(stacked, COLOURS, strict=True)]):
-        axes.stairs(counts, edges, fill=True, color=colour)
-    if line is not None:
-        axes.axvline(line, color=TEXT_COLOUR, linestyle="--", linewidth=1.2)
-    axes.set_ylim(0)
-    axes.set_title(title, fontsize=9, color=TEXT_COLOUR)
-    axes.tick_params(labelsize=7, colors=TEXT_COLOUR)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(TEXT_COLOUR)
-    return svg(figure)
-
-
-def svg(figure: Figure) -> bytes:
-    """The drawing in bytes that depend on it alone, its letters left to the reader's own fonts."""
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return file.getvalue()
 
 
 def yields(run: FinishedRun, labels: Path | None) -> Iterator[dict[str, Any]]:
@@ -310,6 +289,7 @@ def clip_table(run: FinishedRun) -> dict[str, Any]:
             "detail": {str(row): text for row, text in enumerate(clips["detail"]) if isinstance(text, str)},
         },
         "scores": {name: round_digits(clips[name]) for name in run.notes.scores},
+        "replay": replay_data(clips, run.stages, limits, run.recipe["score_only"]),
     }  # fmt: skip
 
 
@@ -336,8 +316,27 @@ def picture_album(run: FinishedRun) -> dict[str, Any]:
              "meaning": meaning(run, reason)}
             for reason, rows in chosen.items()
         ],
-        "pictures": {str(row): picture_fields(picture) for row, picture in pictures.items() if picture is not None},
+        "pictures": {str(row): picture_fields(picture) for row, picture in limit_bytes(pictures).items()},
     }  # fmt: skip
+
+
+def limit_bytes(pictures: Mapping[int, Preview | None]) -> dict[int, Preview]:
+    """Return the pictures there are; those whose previews no longer fit into PREVIEW_BYTES come without."""
+    found, left = {}, PREVIEW_BYTES
+    for row, picture in pictures.items():
+        if picture is not None:
+            fits = len(picture.preview) <= left
+            left -= len(picture.preview) if fits else 0
+            found[row] = picture if fits else replace(picture, preview=b"")
+    return found
+
+
+def describe_media(album: Mapping[str, Any]) -> str:
+    """How many pictures the page has, and how much of it they take."""
+    pictures = album["pictures"].values()
+    size = sum(len(picture["preview"]) + len(picture["poster"]) for picture in pictures)
+    playing = sum(bool(picture["preview"]) for picture in pictures)
+    return f"{len(pictures)} pictures, {playing} of them play, {size / 1e6:.1f} MB of this page"
 
 
 def choose_rows(clips: Table, reason: str) -> list[int]:
@@ -362,7 +361,7 @@ def picture_fields(picture: Preview) -> dict[str, Any]:
     return {
         **asdict(picture),
         "poster": data_uri(picture.poster, "image/webp"),
-        "preview": data_uri(picture.preview, "video/mp4"),
+        "preview": data_uri(picture.preview, "video/mp4") if picture.preview else "",
     }
 
 
@@ -370,9 +369,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("python -m curation.review.report", __doc__)
     parser.add_argument("output", type=Path, help="output folder of curation/run.py or curation/refilter.py")
     parser.add_argument("--labels", type=Path, help="table with a column path or file, and what is known of each")
+    parser.add_argument("--against", type=Path, metavar="OTHER", help="output folder of another run, to compare with")
     options = parser.parse_args(arguments)
     try:
-        path = write_report(options.output, options.labels)
+        path = write_report(options.output, options.labels, options.against)
     except (ManifestError, TableError, OSError) as error:
         print(f"python -m curation.review.report: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from curation import plan
-from curation.plan import Plan, draw, forecast, scale_up
+from curation.plan import Plan, draw, forecast, print_forecast, scale_up
 from tests.talkers import run_curation
 
 
@@ -23,6 +23,15 @@ def test_the_sample_is_seeded_and_takes_from_every_duration(monkeypatch):
 def test_a_layers_sample_stands_for_its_duration():
     rows = [pd.DataFrame({"source_s": [10.0, 30.0], "kept": [4.0, 16.0]}), pd.DataFrame({"source_s": [], "kept": []})]
     assert scale_up(rows, [400.0, 0.0]).to_dict() == {"kept": 200.0}
+
+
+def test_times_are_said_in_hours_minutes_and_seconds(capsys):
+    sources = Plan({Path("/v/a.mp4"): 5400.0}, {Path("/v/a.mp4"): 0}, [Path("/v/a.mp4")])
+    row = dict.fromkeys(plan.COLUMNS, 1.2575)
+    print_forecast(sources, pd.DataFrame([row] * 3, ["kept", "shards_gb", "worker_hours"]), workers=2, gpus=0.0)
+    shown = capsys.readouterr().out
+    assert "1 sources, 1:30:00" in shown and shown.count("1:15:27") == 6
+    assert "1.26 GB" in shown and "0:37:44" in shown
 
 
 def test_a_sample_of_everything_forecasts_what_is_there(talkers, tmp_path, capsys):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from curation.videos import VideoListError, list_videos, storable
+from curation.videos import VideoListError, list_videos, refuse_as_output, storable
 
 
 @pytest.fixture
@@ -151,3 +151,10 @@ def test_links_are_followed_but_not_in_a_circle(folder: Path, tmp_path: Path) ->
     (folder / "linked").symlink_to(tmp_path / "other")
     names = [str(path.relative_to(folder)) for path in list_videos([folder])[0]]
     assert names == ["a.MOV", "b.mp4", "deep/er/c.mkv", "linked/z.mp4"]
+
+
+def test_a_folder_of_videos_is_refused_as_the_output_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(VideoListError, match="a folder of their own"):
+        refuse_as_output(tmp_path, [tmp_path / "link"])
+    refuse_as_output(tmp_path / "out", [tmp_path, tmp_path / "one.mp4"])

@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import io
 import json
+import os
 import re
 import shutil
 import time
@@ -10,16 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
 
+from curation.refilter import main as refilter_main
+from curation.review import report
 from curation.review.page import as_json
-from curation.review.pictures import Album
+from curation.review.pictures import Album, Preview
 from curation.review.report import PICTURES_ELSE, choose_rows, main, round_digits, write_report
 from manifests.reader import read_clips
 from media.encode import decode_mp4
-from tests.curation.outputs import made_output
+from tests.curation.outputs import MARGIN, made_output
+
+AXE = os.environ.get("AXE")  # axe.min.js of the npm package axe-core
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def test_pictures_move_and_carry_sound_and_speech_and_overlay_where_there_is_a_s
     }
     kept, lost = of_reason["kept"], of_reason["no_face"]
     frames = decode_mp4(base64.b64decode(kept["preview"].partition(",")[2]))
-    assert frames.shape == (25, 160, 320, 3)
+    assert frames.shape == (30, 160, 320, 3)
     plain, drawn = frames[:, :, :160].astype(int), frames[:, :, 160:].astype(int)
     assert (
         np.abs(plain - drawn).max() > 100 and np.abs(plain[:, :20] - drawn[:, :20]).max() < 100
@@ -77,6 +84,30 @@ def test_pictures_move_and_carry_sound_and_speech_and_overlay_where_there_is_a_s
     assert max(kept["wave"]) > 10 and kept["speech"] == [[round(10 / 75, 4), 30 / 75]]
     assert not lost["overlay"] and lost["speech"] is None and lost["begins_s"] == 2.4
     assert "error:worker_crash" not in of_reason  # such a file is never opened
+
+
+def test_previews_have_the_sound_of_the_clip_where_it_was_moved(output: Path, page: str) -> None:
+    clips, album = read_clips(output), album_of(page)
+    row = int(np.flatnonzero((clips["reason"] == "kept") & (clips["audio_shift_frames"] == 2))[0])
+    preview = base64.b64decode(album["pictures"][str(row)]["preview"].partition(",")[2])
+    with av.open(io.BytesIO(preview), "r") as container:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    samples = 60 * 640
+    part = 0.3 * np.sin((np.arange(samples) + (MARGIN + 2) * 640) / 20)  # what the shard holds
+    lags = {lag: float(heard[3000 + lag : 30000 + lag] @ part[3000:30000]) for lag in range(-60, 61)}
+    period = 2 * np.pi * 20
+    best = max(lags, key=lambda lag: lags[lag]) % period
+    assert len(heard) >= samples and min(best, period - best) < 2
+
+
+def test_what_does_not_fit_into_the_page_stays_still_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Preview(0.0, b"p", b"m" * 60, False, (0.0, 1.0), (), None, ())
+    monkeypatch.setattr(report, "PREVIEW_BYTES", 100)
+    assert [len(each.preview) for each in report.limit_bytes({1: one, 2: None, 3: one}).values()] == [60, 0]
+
+
+def test_the_headline_says_what_was_kept_and_where_most_was_lost(page: str) -> None:
+    assert "0:00:05 of 0:00:21 kept, 23% of 4 videos; most was lost to duplicate, 0:00:08." in page
 
 
 def test_a_source_that_is_gone_costs_its_picture_only(tmp_path: Path) -> None:
@@ -224,7 +255,7 @@ def test_the_table_is_filtered_by_reason_and_searched_by_name(tab: Any) -> None:
     tab.fill("#search", "")
     tab.check("#near")
     assert sorted(column(tab, 4)) == ["blur", "kept"]
-    tab.click("#funnel a:has-text('no_face')")
+    tab.click("#funnel button:has-text('no_face')")
     tab.uncheck("#near")
     assert column(tab, 4) == ["no_face"]
 
@@ -241,9 +272,90 @@ def test_a_clip_opens_with_its_numbers_a_link_to_its_time_and_a_preview_that_pla
         160,
         True,
     ]
-    assert "#clip=" in tab.url and tab.locator("#clip svg rect").count() == 1
+    assert "clip=" in tab.url and tab.locator("#clip svg rect").count() == 1
     tab.keyboard.press("Escape")
     assert not tab.is_visible("#clip")
+
+
+def test_a_clip_plays_with_its_sound_after_a_click(tab: Any) -> None:
+    tab.select_option("#reason", "kept")
+    tab.click("#table tbody tr")
+    wait_until(tab, "document.querySelector('#clip video').currentTime > 0.3")
+    heard = "(v => [v.muted, v.webkitAudioDecodedByteCount > 0])(document.querySelector('#clip video'))"
+    assert tab.evaluate(heard) == [False, True]
+
+
+def test_a_moved_threshold_shows_what_refilter_would_give(tab: Any, output: Path, tmp_path: Path) -> None:
+    handle = tab.locator("#limits input[type=number][aria-label='max_blur of filters/blur']")
+    for setting, change in (("0.75", "gained"), ("0.6", "lost")):
+        handle.fill(setting)
+        kept = int(re.match(r"(\d+) clips", tab.inner_text("#moved b")).group(1))  # type: ignore[union-attr]
+        assert (
+            refilter_main([str(output), "--set", f"filters/blur.max_blur={setting}", "--to", str(tmp_path / change)])
+            == 0
+        )
+        clips = read_clips(tmp_path / change)
+        assert kept == clips["kept"].sum() != 2
+        tab.select_option("#change", change)
+        assert len(column(tab, 1)) == 1
+        tab.select_option("#change", "")
+    assert f"--set filters/blur.max_blur={setting} --to" in tab.inner_text("#moved code")
+
+
+def test_the_address_holds_what_is_chosen_and_moved(tab: Any) -> None:
+    tab.select_option("#reason", "kept")
+    tab.locator("#limits input[type=number][aria-label='max_blur of filters/blur']").fill("0.6")
+    tab.click("#table th button:has-text('from')")
+    address, shown = tab.url, column(tab, 1)
+    other = tab.context.browser.new_page()
+    other.goto(address)
+    other.wait_for_selector("body[data-ready]")
+    assert (
+        other.url == address
+        and column(other, 1) == shown
+        and other.inner_text("#moved b") == tab.inner_text("#moved b")
+    )
+    assert other.locator("#table th[aria-sort=ascending]").inner_text() == "from ▴"
+    other.close()
+
+
+def test_a_bar_of_a_histogram_filters_the_table_and_the_selection_is_saved_as_csv(tab: Any, tmp_path: Path) -> None:
+    plot = tab.locator(".plot[data-limit]", has=tab.locator("text:text-is('blur')"))
+    plot.locator("rect.hit").last.click()
+    assert column(tab, 4) == ["blur"] and tab.input_value("#score") == "blur"
+    with tab.expect_download() as download:
+        tab.click("#save")
+    table = pd.read_csv(download.value.path())
+    assert table["reason"].tolist() == ["blur"] and table["blur"].tolist() == [0.7]
+
+
+def test_the_keyboard_reaches_the_table_and_says_how_it_is_sorted(tab: Any) -> None:
+    tab.focus("#table th button")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.textContent") == "source ▴"
+    assert tab.locator("#table th[aria-sort=ascending]").count() == 1
+    tab.focus("#table tbody button")
+    tab.keyboard.press("Enter")
+    assert tab.is_visible("#clip")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_nothing_is_wider_than_the_screen_and_axe_finds_nothing(
+    browser: Any, output: Path, page: str, width: int, scheme: str
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, bypass_csp=True)
+    tab = context.new_page()
+    tab.goto((output / "report" / "index.html").absolute().as_uri())
+    tab.wait_for_selector("body[data-ready]")
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    if AXE is None:
+        context.close()
+        pytest.skip("AXE is not set: npm install axe-core, AXE=node_modules/axe-core/axe.min.js")
+    tab.evaluate(Path(AXE).read_text(encoding="utf-8"))
+    found = tab.evaluate("axe.run(document)")["violations"]
+    context.close()
+    assert not [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
 
 
 def test_a_link_to_a_clip_opens_it(tab: Any, output: Path) -> None:
