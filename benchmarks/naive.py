@@ -53,7 +53,7 @@ from curation.clip import Clip, FaceTrack, Source
 from curation.filters.lip_audio import score_columns
 from curation.stage import Filter, Stage, build_stages
 from curation.verdicts import Verdict
-from curation.videos import list_videos
+from curation.videos import list_videos, local_files
 from media.probe import probe
 from models.lip_probe import WHISPER_LAYER
 from models.mouth import mouth_channels
@@ -387,7 +387,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.SETTING=VALUE")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    videos, _ = list_videos(options.videos)
+    videos = local_files(list_videos(options.videos)[0])
     shutil.rmtree(options.output, ignore_errors=True)
     naive, clock = Naive(pipelines.load(options.profile, options.set), options.output), Clock()
     pieces = naive.run(videos, clock)

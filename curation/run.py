@@ -41,7 +41,16 @@ from curation.lock import Lock, LockError  # noqa: E402
 from curation.mirror import Mirror, MirrorError, target_option  # noqa: E402
 from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
 from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
-from curation.videos import Video, VideoListError, find_again, list_videos, parse_video, refuse_as_output, storable  # noqa: E402
+from curation.videos import (
+    Video,
+    VideoListError,
+    find_again,
+    list_videos,
+    local_files,
+    parse_video,
+    refuse_as_output,
+    storable,
+)  # noqa: E402
 from storage.scratch import default_folder  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
@@ -175,10 +184,12 @@ def match_list(options: argparse.Namespace, videos: Sequence[Video]) -> "Matched
 
     if options.dataset not in dataset_names():
         raise ValueError(f"--dataset {options.dataset}{pipelines.suggestion(options.dataset, dataset_names())}")
-    remote = next((video for video in videos if not isinstance(video, Path)), None)
-    if remote is not None:
-        raise ValueError(f"--dataset {options.dataset}: {remote} lies in a store; copy it to a folder, and its list too")
-    found = match(options.dataset, dataset_of(options.dataset), options.list or options.videos[0], videos)
+    files, listed = local_files(videos), options.list or options.videos[0]
+    if len(files) < len(videos) or not isinstance(listed, Path):
+        raise ValueError(
+            f"--dataset {options.dataset}: some videos lie in a store; copy them and their list to a folder"
+        )
+    found = match(options.dataset, dataset_of(options.dataset), listed, files)
     print_match(found)
     return found
 

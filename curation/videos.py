@@ -45,6 +45,11 @@ class VideoListError(ValueError):
     """Nothing to curate, or a list that cannot be read."""
 
 
+def local_files(videos: Iterable[Video]) -> list[Path]:
+    """Return those of the videos that are files, not objects of a store."""
+    return [video for video in videos if isinstance(video, Path)]
+
+
 def parse_video(text: str) -> Video:
     """Return the path, or the object of this URL. Raises ValueError for a URL that cannot be used."""
     return parse_url(text) if is_url(text) else Path(text)

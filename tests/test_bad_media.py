@@ -469,6 +469,7 @@ def test_all_of_it_makes_an_output_that_verifies(output: Path, results: dict[str
     first: dict[str, Path] = {}
     everything = []
     for identity, found in results.values():
+        assert isinstance(identity.path, Path)
         original = first.setdefault(identity.source_id or str(identity.path), identity.path)
         everything.append(found if original == identity.path else duplicate(identity, original))
     clips = [dict(clip) for found in everything for clip in found.clips]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from curation.videos import VideoListError, list_videos, refuse_as_output, storable
+from curation.videos import VideoListError, list_videos, local_files, refuse_as_output, storable
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def listed(folder: Path, text: str | bytes, suffix: str = "csv") -> list[str]:
     """The entries of a list with this text, as paths relative to its folder."""
     path = folder / f"list.{suffix}"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return [str(video.relative_to(folder)) for video in list_videos([path])[0]]
+    return [str(video.relative_to(folder)) for video in local_files(list_videos([path])[0])]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_links_are_followed_but_not_in_a_circle(folder: Path, tmp_path: Path) ->
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "z.mp4").touch()
     (folder / "linked").symlink_to(tmp_path / "other")
-    names = [str(path.relative_to(folder)) for path in list_videos([folder])[0]]
+    names = [str(path.relative_to(folder)) for path in local_files(list_videos([folder])[0])]
     assert names == ["a.MOV", "b.mp4", "deep/er/c.mkv", "linked/z.mp4"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from curation.clip import Segment
 from curation.datasets.listed import ListError, dataset_names, dataset_of
 from curation.datasets.match import REPORT, Matched, match, store_match
-from curation.videos import list_videos
+from curation.videos import list_videos, local_files
 from manifests.labels import FOLDER, add_labels, read_labels
 from tests.videos import Pictures, Sound, tone, write_video
 
@@ -26,7 +26,7 @@ def text(path: Path, content: str) -> Path:
 
 
 def matched(name: str, listed: Path, videos: Path) -> Matched:
-    return match(name, dataset_of(name), listed, list_videos([videos])[0])
+    return match(name, dataset_of(name), listed, local_files(list_videos([videos])[0]))
 
 
 def problems(found: Matched) -> dict[str, tuple[str, ...]]:
