@@ -41,7 +41,7 @@ from curation.lock import Lock, LockError  # noqa: E402
 from curation.mirror import Mirror, MirrorError, target_option  # noqa: E402
 from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
 from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
-from curation.videos import (
+from curation.videos import (  # noqa: E402
     Video,
     VideoListError,
     find_again,
@@ -50,7 +50,7 @@ from curation.videos import (
     parse_video,
     refuse_as_output,
     storable,
-)  # noqa: E402
+)
 from storage.scratch import default_folder  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second

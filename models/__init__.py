@@ -10,6 +10,7 @@ mouth             what the mouth does, in numbers, from landmarks
 head_pose         how the head is turned, likewise
 mask              the rectangle around the mouth that training and generation hide (section 3.2)
 lip_probe         whether lips and sound fit, by a small regression (lip_probe.npz); lip_probe_fit fits another
+sync              the same by two small towers (sync_small.safetensors); training/sync.py trains others
 
 exported          networks of torch as ONNX files, made once; onnx_session runs them on one thread of the CPU
 whisper_encoder   Whisper's encoder as such a file, so that workers need no torch

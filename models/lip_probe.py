@@ -144,6 +144,17 @@ def check_record(record: LipRecord) -> None:
         raise ValueError(f"{record.key}: Whisper rows that are not numbers")
 
 
+def threshold_of(null_thresholds: np.ndarray, frames: int) -> float:
+    """The threshold at a length, from those at NULL_FRAMES: `LipProbe.threshold` says how."""
+    known = np.isfinite(null_thresholds)
+    if frames < MIN_FRAMES or not known.any():
+        return float("nan")
+    lengths = np.array(NULL_FRAMES)[known]
+    constants = null_thresholds[known] * np.sqrt(lengths)
+    frames = min(frames, NULL_FRAMES[-1])
+    return float(np.interp(frames, lengths, constants) / np.sqrt(frames))
+
+
 @dataclass(frozen=True)
 class LipProbe:
     """A fitted probe: Whisper rows -> mouth motion, and how high the confidence of a foreign voice gets.
@@ -168,8 +179,12 @@ class LipProbe:
         check_record(record)
         if not is_usable(channels):
             return None
-        predicted = frame_features(rows, self.basis) @ self.ridge
-        return score_motion(record, motion(channels), predicted, self.channel_weights).counted_from(self.zero_frames)
+        found = score_motion(record, motion(channels), self.predict(rows), self.channel_weights)
+        return found.counted_from(self.zero_frames)
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Motion that Whisper rows [2A, 384] promise, [A, 56]."""
+        return frame_features(rows, self.basis) @ self.ridge
 
     def threshold(self, frames: int) -> float:
         """Confidence that 99 of 100 clips of this length with a foreign voice stay below; NaN if it was not measured.
@@ -177,13 +192,7 @@ class LipProbe:
         Between and beyond the lengths measured it goes with 1 / sqrt(frames), as chance correlations do, but not below
         the value at the longest: longer clips are judged by their windows of 4 s.
         """
-        known = np.isfinite(self.null_thresholds)
-        if frames < MIN_FRAMES or not known.any():
-            return float("nan")
-        lengths = np.array(NULL_FRAMES)[known]
-        constants = self.null_thresholds[known] * np.sqrt(lengths)
-        frames = min(frames, NULL_FRAMES[-1])
-        return float(np.interp(frames, lengths, constants) / np.sqrt(frames))
+        return threshold_of(self.null_thresholds, frames)
 
     def save(self, path: Path) -> None:
         """Writes the probe (0.3 MB, .npz without pickle); the same probe gives the same bytes."""

@@ -109,14 +109,24 @@ def calibrate(probe: LipProbe, records: Iterable[LipRecord]) -> LipProbe:
 
     Two clips are foreign to each other if their `source_id` differs: give all clips of a person the same.
     """
+    weights = probe.channel_weights
+    return replace(probe, null_thresholds=foreign_thresholds(records, motion, probe.predict, weights))
+
+
+def foreign_thresholds(
+    records: Iterable[LipRecord],
+    see: Callable[[np.ndarray], np.ndarray],
+    hear: Callable[[np.ndarray], np.ndarray],
+    weights: np.ndarray,
+) -> np.ndarray:
+    """Thresholds as `calibrate` sets them, of what `see` makes of channels and `hear` of Whisper rows: [5]."""
     clips = {}
     for record in records:
         check_record(record)
         if is_usable(record.channels):
-            predicted = frame_features(record.rows, probe.basis) @ probe.ridge
-            clips[record.key] = _NullClip(record.source_id, motion(record.channels), predicted, record.margin)
-    ordered = [clips[key] for key in sorted(clips, key=_order)]
-    return replace(probe, null_thresholds=_null_thresholds(ordered, probe.channel_weights))
+            seen, heard = see(record.channels), hear(record.rows)
+            clips[record.key] = _NullClip(record.source_id, seen, heard, record.margin)
+    return _null_thresholds([clips[key] for key in sorted(clips, key=_order)], weights)
 
 
 def choose_clips(keys: Iterable[str], count: int) -> set[str]:

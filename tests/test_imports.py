@@ -92,7 +92,7 @@ def test_models_are_imported_when_a_stage_runs_not_before() -> None:
     """`pipelines` imports every stage that a profile names to check its settings: that must take no second."""
     for path in files("curation"):
         module_level = {module for module, top in imported(path) if top and module.startswith("models")}
-        numpy_only = {f"models.{name}" for name in ("head_pose", "lip_probe", "lip_probe_fit", "mask", "mouth")}
+        numpy_only = {f"models.{name}" for name in ("head_pose", "lip_probe", "lip_probe_fit", "mask", "mouth", "sync")}
         assert module_level <= numpy_only, path
 
 

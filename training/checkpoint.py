@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -55,7 +55,7 @@ SHIPPED = {"speaker": ROOT / "training" / "speaker"}  # exports that have a name
 class State:
     """All that a resumed run needs. `samples` is the state of the loader."""
 
-    network: SayAnything
+    network: nn.Module
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # EMA of the parameters, by name
     step: int = 0

@@ -63,11 +63,7 @@ class LipAudio(Filter):
         return LipProbe.load(weights.require(self.weights)[self.weights])
 
     def __call__(self, clip: Clip) -> Iterable[Clip]:
-        if clip.source.audio is not None:  # else already dropped, and only looked at for its other scores
-            assert clip.mesh is not None
-            mouth = mouth_channels(clip.mesh.points, clip.mesh.blendshapes)
-            clip = replace(clip, collected={**clip.collected, MOUTH: mouth.astype(np.float32)})
-        yield from super().__call__(clip)
+        yield from super().__call__(collect_mouth(clip))
 
     def measure(self, clip: Clip) -> dict[str, float]:
         score = None
@@ -96,6 +92,15 @@ class LipAudio(Filter):
     def shift_frames(self, scores: Mapping[str, float]) -> int:
         offset = np.nan_to_num(scores["lip_offset_frames"])
         return round(offset) if abs(offset) >= self.min_repair_frames else 0
+
+
+def collect_mouth(clip: Clip) -> Clip:
+    """Return the clip with MOUTH, which its part then holds; as it is if it has no sound or has MOUTH already."""
+    if clip.source.audio is None or MOUTH in clip.collected:  # without sound: dropped, and scored for the rest
+        return clip
+    assert clip.mesh is not None
+    mouth = mouth_channels(clip.mesh.points, clip.mesh.blendshapes)
+    return replace(clip, collected={**clip.collected, MOUTH: mouth.astype(np.float32)})
 
 
 def read_record(sample: Sample) -> LipRecord:
