@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -48,14 +48,15 @@ from training.network import SayAnything
 
 TEMPORARY = ".tmp-"
 SETTINGS = "settings.yaml"  # of a run and of its export: what decides the result
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 SHIPPED = {"speaker": ROOT / "training" / "speaker"}  # exports that have a name instead of a place
 
 
 @dataclass
-class State:
+class State(Generic[NetworkT]):
     """All that a resumed run needs. `samples` is the state of the loader."""
 
-    network: nn.Module
+    network: NetworkT
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # EMA of the parameters, by name
     step: int = 0

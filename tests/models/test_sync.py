@@ -28,7 +28,7 @@ def test_what_is_shipped_is_small_and_has_thresholds_that_fall_with_length(shipp
 def test_a_convolution_is_that_of_torch() -> None:
     random = np.random.default_rng(0)
     x, weight, bias = (random.normal(size=shape) for shape in ((20, 3), (4, 3, 5), (4,)))
-    expected = torch.conv1d(torch.from_numpy(x.T)[None], *map(torch.from_numpy, (weight, bias)), padding=2)
+    expected = torch.conv1d(torch.from_numpy(x.T)[None], torch.from_numpy(weight), torch.from_numpy(bias), padding=2)
     np.testing.assert_allclose(convolve(x, weight, bias), expected[0].numpy().T)
 
 

@@ -19,7 +19,7 @@ from training.network import SayAnything
 ALONE = Ranks(rank=0, world=1, device=torch.device("cpu"))
 
 
-def make_state(base) -> State:
+def make_state(base) -> State[SayAnything]:
     network = make_network(base)
     averaged = {name: parameter.detach() + 1 for name, parameter in network.named_parameters()}
     return State(network, torch.optim.AdamW(network.parameters()), averaged)
