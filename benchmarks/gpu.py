@@ -5,8 +5,8 @@
 
 Each part is a process of its own, so one that runs out of memory, hangs or ends for a missing package takes no other
 with it; FILE is written again after each. Networks have random weights of the real shape: SVD's, as its `config.json`
-says. On a bare machine with torch, numpy, pandas, pyarrow, scipy, OpenCV, PyYAML, psutil, rich, safetensors and
-tensorboard, `--wheels` lists what else to carry (46 MB); a part that lacks a package says `skipped: no module X`.
+says. On a bare machine with the packages of BARE below, `--wheels` lists what else to carry (46 MB); a part that lacks
+a package says `skipped: no module X`.
 
     parity        each network on the device beside the CPU, fp32 without TF32: largest difference over largest value
     precision     the loss of the same clips in bf16 beside fp32, by noise level; the VAE's pictures likewise
@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,8 +42,10 @@ ROOT = Path(__file__).resolve().parent.parent
 WHEELS = (  # for Python 3.12 on x86-64 Linux, in MB: what a machine with torch and the packages above lacks
     ("diffusers==0.42.1", 6.4), ("pydantic==2.14.3", 0.5), ("pydantic-core==2.50.4", 2.3), ("annotated-types", 0.1),
     ("typing-inspection", 0.1), ("importlib_metadata", 0.1), ("av==18.1.0", 35.8), ("openai-whisper==20250625", 0.8),
-    ("more-itertools", 0.1),
+    ("more-itertools", 0.1), ("webdataset==1.0.2", 0.1), ("braceexpand", 0.1),
 )  # fmt: skip
+BARE = ("torch", "numpy", "pandas", "pyarrow", "scipy", "cv2", "yaml", "psutil", "rich", "safetensors")  # there already
+OPTIONAL = ("timm", "pyiqa")  # of HyperIQA, whose rows are left out without them
 SVD_VAE = MappingProxyType({  # img2vid-xt's vae/config.json; its UNet's are the defaults of SayAnythingUNet
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -118,8 +121,9 @@ def measure_parity(chosen: Chosen) -> Iterator[Row]:
             yield Row("parity", name, None, skipped(error))
 
 
+@cache
 def network_on_cpu(chosen: Chosen):
-    """UNet, ID-Guider and VAE on the CPU; half a picture's side, for the CPU's sake."""
+    """UNet, ID-Guider and VAE on the CPU, each moved away once; a smaller picture, for the CPU's sake."""
     settings = replace(chosen, device="cpu").settings("run.precision=fp32")
     return replace(chosen, device="cpu").models(settings), 16 if chosen.tiny else 128
 

@@ -1,7 +1,9 @@
 """The acceptance for a GPU, run on a CPU."""
 
+import ast
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from benchmarks import gpu
 from benchmarks.gpu import Chosen, Row
 
+PARTS_IMPORT = ["benchmarks.train_step", "models.hyperiqa", "models.syncnet", "models.whisper_encoder",
+                "tests.training.numbered", "training.chunk", "training.distributed"]  # fmt: skip
 ON_CPU = ["--device", "cpu", "--tiny"]
 
 
@@ -68,3 +72,27 @@ def test_no_part_is_begun_without_time(tmp_path: Path) -> None:
 
 def test_what_is_carried_fits() -> None:
     assert sum(megabytes for _, megabytes in gpu.WHEELS) <= 60
+
+
+def outside(module: str, seen: set[str]) -> set[str]:
+    """Packages that importing a module of ours needs."""
+    path = gpu.ROOT / f"{module.replace('.', '/')}.py"
+    if not path.is_file():
+        top = module.partition(".")[0]
+        return set() if (gpu.ROOT / top).is_dir() or top in sys.stdlib_module_names else {top}
+    if module in seen:
+        return set()
+    seen.add(module)
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found.update(*(outside(alias.name, seen) for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            found |= outside(str(node.module), seen)
+    return found
+
+
+def test_what_the_parts_import_is_there_or_carried() -> None:
+    carried = {name.partition("==")[0].replace("openai-", "").replace("-", "_") for name, _ in gpu.WHEELS}
+    needed = set[str]().union(*(outside(module, set()) for module in PARTS_IMPORT))
+    assert {"torch", "av"} <= needed <= {*gpu.BARE, *gpu.OPTIONAL, *carried}
