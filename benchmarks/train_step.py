@@ -14,10 +14,11 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -37,7 +38,7 @@ from training.data import loader, open_data
 from training.id_guider import VARIANTS, IDGuider
 from training.latents import LatentCodec
 from training.loss import diffusion_loss, prepare_inputs
-from training.network import AudioShape, SayAnything, build
+from training.network import AudioShape, SayAnything, build, stem_strides
 from training.settings import TrainingSettings, load_settings
 from training.unet import SayAnythingUNet
 from training.validation import autocast
@@ -164,16 +165,33 @@ def models(
 ) -> tuple[LatentCodec, SayAnything]:
     """VAE and network: those of a base folder, or random ones of the sizes in a diffusers folder's configurations."""
     dtype = torch.bfloat16 if settings.run.precision == "bf16" else torch.float32
-    k, (layers, dim) = settings.data.window_frames, WHISPER_TINY
+    k = settings.data.window_frames
     if options.svd_config is None:
         base = options.base or Path(settings.model.base)
         codec = LatentCodec.load(base, device, dtype)
         return codec, build(base, settings.model, AudioShape(*WHISPER_TINY, k), codec.factor).to(device)
+    return random_models(
+        configuration(options.svd_config / "unet"), configuration(options.svd_config / "vae"), settings
+    )
+
+
+def random_models(
+    unet_config: Mapping[str, Any], vae_config: Mapping[str, Any], settings: TrainingSettings
+) -> tuple[LatentCodec, SayAnything]:
+    """VAE and network with random weights, on the device and in the precision of the settings."""
+    device = torch.device(settings.run.device)
+    dtype = torch.bfloat16 if settings.run.precision == "bf16" else torch.float32
+    layers, dim = WHISPER_TINY
+    chosen = settings.model
     with torch.device(device):
-        vae = AutoencoderKLTemporalDecoder(**configuration(options.svd_config / "vae"))
-        unet = SayAnythingUNet(**{**configuration(options.svd_config / "unet"), "cross_attention_dim": WHISPER_TINY[1]})
-        guider = IDGuider(**VARIANTS[settings.model.id_guider])
-        audio = AudioTokens(layers=layers, dim=dim, window_frames=k, use=settings.model.audio_layers)
+        vae = AutoencoderKLTemporalDecoder(**vae_config)
+        unet = SayAnythingUNet(**{**unet_config, "cross_attention_dim": dim})
+        guider = IDGuider(
+            channels=tuple(unet.config["block_out_channels"]),
+            stem_strides=stem_strides(2 ** (len(vae.config["block_out_channels"]) - 1)),
+            **VARIANTS[chosen.id_guider],
+        )
+        audio = AudioTokens(layers=layers, dim=dim, window_frames=settings.data.window_frames, use=chosen.audio_layers)
     nn.Module.to(vae, device, dtype)
     return LatentCodec(vae), SayAnything(unet, guider, audio).to(device)
 
@@ -188,6 +206,7 @@ def drawn_batches(micro_batch: int, settings: TrainingSettings) -> Iterator[Batc
     arrays = empty(micro_batch, settings.data, *WHISPER_TINY)
     for name in ("video", "reference"):
         arrays[name][:] = np.random.default_rng(0).integers(16, 236, arrays[name].shape)
+    arrays["whisper"][:] = np.random.default_rng(1).normal(size=arrays["whisper"].shape)
     side = settings.data.size
     arrays["mask_boxes"][:] = arrays["reference_box"][:] = (side * 0.3, side * 0.5, side * 0.7, side * 0.9)
     for name in ("noise_seed", "drop_draws", "sample"):

@@ -5,7 +5,7 @@ To follow the paper, read models/mask (section 3.2), id_guider (3.3), audio (3.4
 another, person says whose face is generated, faces where it is, plan in which frames, and composite pastes it.
 early refuses wrong arguments, look shows what the network will see. Beside the paper stand flip and mixture (of the
 data), guidance (a scale for each condition), recipe (what a run keeps when it goes on), plateau (when listening rises
-no more) and pipeline (a model for others).
+no more), lora (one new speaker) and pipeline (a model for others).
 evaluation/ measures what was generated.
 """
 

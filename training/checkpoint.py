@@ -44,6 +44,7 @@ from pipelines import ROOT
 from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.linear_codec import LinearCodec
+from training.lora import merge
 from training.network import SayAnything
 
 TEMPORARY = ".tmp-"
@@ -58,7 +59,7 @@ class State(Generic[NetworkT]):
 
     network: NetworkT
     optimizer: torch.optim.Optimizer
-    ema: dict[str, Tensor]  # EMA of the parameters, by name
+    ema: dict[str, Tensor]  # EMA of the parameters that are trained, by name
     step: int = 0
     samples: int = 0
     skipped: int = 0  # steps whose gradients were not finite
@@ -89,10 +90,11 @@ class State(Generic[NetworkT]):
         for module in self.network.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()  # after a forward pass its parameters are whole, and the averages are shards
-        for name, parameter in self.network.named_parameters():
-            current = parameter.detach().clone()
-            parameter.copy_(self.ema[name])
-            self.ema[name].copy_(current)
+        parameters = dict(self.network.named_parameters())
+        for name, average in self.ema.items():
+            current = parameters[name].detach().clone()
+            parameters[name].copy_(average)
+            average.copy_(current)
 
     def restore(self, found: dict[str, Any]) -> None:
         set_model_state_dict(self.network, found["network"])
@@ -223,10 +225,11 @@ def export(
 ) -> None:
     """Write the three parts with other weights than their own (the EMA) to `folder`, atomically; a meeting point.
 
-    `settings.yaml` beside them says what `generate` must do as training did. A linear codec is written too (`vae/`):
-    it was fitted to the data. SVD's VAE stays where it is.
+    Adapters are added to what they adapt. `settings.yaml` beside them says what `generate` must do as training did. A
+    linear codec is written too (`vae/`): it was fitted to the data. SVD's VAE stays where it is.
     """
-    whole = {name: full(value).cpu() for name, value in weights.items()}
+    averaged = {**dict(network.named_parameters()), **weights}
+    whole = merge({name: full(value.detach()).cpu() for name, value in averaged.items()})
     if ranks.first:
         temporary, old = folder.with_name(TEMPORARY + folder.name), folder.with_name(".old-" + folder.name)
         for path in (temporary, old):

@@ -20,6 +20,7 @@ from training.settings import TrainingSettings
 Recipe = dict[str, dict[str, Any]]  # {group: {setting: value}}
 LATER: dict[tuple[str, str], Any] = {  # (group, setting) that came later -> what earlier runs had
     ("data", "flip"): 0.0,
+    ("model", "lora_rank"): 0,
     ("sampling", "audio_guidance"): None,
     ("mixture", "weights"): None,  # of several --data
 }

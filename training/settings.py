@@ -48,6 +48,7 @@ class ModelSettings:
     # The paper's 98 M, its text taken literally, or, off the paper, a stem of a quarter: training/id_guider.py
     id_guider: Literal["size", "text", "small"] = "size"
     fusion: Fusion = "paper"  # the others: Table 3
+    lora_rank: NonNegativeInt = 0  # off the paper: 0 trains all weights; else only adapters: training/lora.py
 
 
 @dataclass(frozen=True)

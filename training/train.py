@@ -59,6 +59,7 @@ from training.curated import read_all_curated  # noqa: E402
 from training.data import DataError, Dataset, Indexed, loader  # noqa: E402
 from training.distributed import Ranks, distribute, join_ranks  # noqa: E402
 from training.latents import LatentCodec  # noqa: E402
+from training.lora import add_lora, trained_parameters  # noqa: E402
 from training.loss import diffusion_loss, prepare_inputs  # noqa: E402
 from training.metric_logger import MetricLogger  # noqa: E402
 from training.mixture import Mixture, bring_indexes, open_mixture, parse_data, parts_of  # noqa: E402
@@ -107,6 +108,10 @@ class Trainer:
                 part.cache = make_cache(part, settings, folder, self.codec, ranks)
         if init is None and settings.model.audio_numbers:
             self.network.audio.fit(heard_rows(data))
+        if settings.model.lora_rank:
+            add_lora(self.network, settings.model.lora_rank, settings.data.seed)
+            if ranks.first:
+                log.info(trained_line(self.network))
         if settings.run.checkpointing:
             self.network.unet.enable_gradient_checkpointing()
         self.cost = clip_cost(self.network, self.codec, settings)
@@ -277,7 +282,7 @@ def check_fits(init: Path, settings: TrainingSettings, audio: AudioShape) -> Non
     there = {**trained["model"], **{name: heard[name] for name in dataclasses.asdict(audio)}}
     here = {**dataclasses.asdict(settings.model), **dataclasses.asdict(audio)}
     other = [f"{name}: {there.get(name)} -> {here[name]}" for name in here if here[name] != there.get(name)]
-    if other := [line for line in other if not line.startswith("base: ")]:
+    if other := [line for line in other if not line.startswith(("base: ", "lora_rank: "))]:
         raise ValueError(f"--init {init}: a model with other settings ({'; '.join(other)}); use the same")
 
 
@@ -316,7 +321,7 @@ def make_cache(data: Indexed, settings: TrainingSettings, folder: Path, codec: L
 def optimizer_of(network: SayAnything, settings: TrainingSettings) -> torch.optim.AdamW:
     chosen = settings.optimizer
     return torch.optim.AdamW(
-        network.parameters(),
+        trained_parameters(network).values(),
         lr=chosen.learning_rate,
         betas=(chosen.beta1, chosen.beta2),
         weight_decay=chosen.weight_decay,
@@ -325,7 +330,14 @@ def optimizer_of(network: SayAnything, settings: TrainingSettings) -> torch.opti
 
 
 def copy_parameters(network: SayAnything) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    return {name: parameter.detach().clone() for name, parameter in trained_parameters(network).items()}
+
+
+def trained_line(network: SayAnything) -> str:
+    """Return how many of the weights are trained."""
+    trained = sum(parameter.numel() for parameter in trained_parameters(network).values())
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return f"trained     {trained / 1e6:10.2f} M of {count / 1e6:.2f} M parameters ({trained / count:.1%})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -421,13 +433,18 @@ def forecast(settings: TrainingSettings, data: Dataset, ranks: Ranks) -> str:
     codec, network = models(settings, data, ranks)
     cost = clip_cost(network, codec, settings)
     chosen, windows = settings.optimizer, len(data)
+    if settings.model.lora_rank:
+        add_lora(network, settings.model.lora_rank, settings.data.seed)
     count = sum(parameter.numel() for parameter in network.parameters())
+    trained = sum(parameter.numel() for parameter in trained_parameters(network).values())
     steps_per_epoch = windows // chosen.global_batch
-    states = 16 * count / (ranks.world if settings.run.fsdp else 1)  # parameters, gradients, two moments: fp32 each
-    averaged = 4 * count / (ranks.world if settings.run.fsdp else 1)
+    sharers = ranks.world if settings.run.fsdp else 1
+    states = (4 * count + 12 * trained) / sharers  # parameters; gradients and two moments: fp32 each
+    averaged = 4 * trained / sharers
     activations = cost.activation_bytes * chosen.micro_batch
     lines = [
         *(f"{name:<12}{size / 1e6:10.2f} M parameters" for name, size in sizes(network, codec).items()),
+        *([trained_line(network)] if settings.model.lora_rank else []),
         f"data        {windows} windows an epoch; {steps_per_epoch} steps an epoch, "
         f"{chosen.steps / max(steps_per_epoch, 1):.2f} epochs in {chosen.steps} steps of {chosen.global_batch}",
         f"a clip      {cost.step_flops / 1e12:.3f} TFLOP forward and back, {cost.encode_flops / 1e12:.3f} in the VAE",

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from pipelines import ROOT
 from tests.training.toys import make_base
 from training import loss, train
+from training.network import SayAnything
 
 pytestmark = pytest.mark.slow  # every test trains
 
@@ -218,3 +219,18 @@ def test_a_dry_run_says_how_much_and_writes_nothing(command, run, tmp_path):
     said = run(command(tmp_path / "run", options=("--dry-run",)))
     assert "M parameters" in said and "windows an epoch" in said and "GiB activations" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_adapters_are_resumed_bit_for_bit_and_exported_as_plain_weights(command, run, tmp_path, caplog):
+    """A run that was cut ends as a whole one does."""
+    pytest.importorskip("peft")
+    caplog.set_level("INFO", "training")
+    run(command(tmp_path / "whole", "optimizer.steps=2", "model.lora_rank=4"))
+    assert "parameters (" in caplog.text
+    run(command(tmp_path / "cut", "optimizer.steps=1", "model.lora_rank=4"))
+    run(command(tmp_path / "cut", "optimizer.steps=2", "model.lora_rank=4"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    whole = exported(tmp_path / "whole")
+    assert same(whole, exported(tmp_path / "cut"))
+    assert not [name for name in whole if "lora" in name or "base_layer" in name]
+    SayAnything.load(tmp_path / "whole" / "export")
