@@ -44,7 +44,8 @@ WHEELS = (  # for Python 3.12 on x86-64 Linux, in MB: what a machine with torch 
     ("typing-inspection", 0.1), ("importlib_metadata", 0.1), ("av==18.1.0", 35.8), ("openai-whisper==20250625", 0.8),
     ("more-itertools", 0.1), ("webdataset==1.0.2", 0.1), ("braceexpand", 0.1),
 )  # fmt: skip
-BARE = ("torch", "numpy", "pandas", "pyarrow", "scipy", "cv2", "yaml", "psutil", "rich", "safetensors")  # there already
+# What a bare machine has already.
+BARE = ("torch", "fsspec", "numpy", "pandas", "pyarrow", "scipy", "cv2", "yaml", "psutil", "rich", "safetensors")
 OPTIONAL = ("timm", "pyiqa")  # of HyperIQA, whose rows are left out without them
 SVD_VAE = MappingProxyType({  # img2vid-xt's vae/config.json; its UNet's are the defaults of SayAnythingUNet
     "block_out_channels": (128, 256, 512, 512),
