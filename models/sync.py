@@ -21,7 +21,7 @@ from storage.atomic_write import atomic_write
 
 TOWERS = ("mouth", "audio")
 ARRAYS = ("basis", *(f"{tower}.{layer}.{kind}" for tower in TOWERS for layer in (0, 3) for kind in ("weight", "bias")))
-FORMAT = "sync 1"
+FORMAT = "sync 1"  # the only key of the file's metadata, as their order is not kept; null_thresholds as JSON
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SyncModel:
         thresholds = {
             str(n): float(t) for n, t in zip(NULL_FRAMES, self.null_thresholds, strict=True) if np.isfinite(t)
         }
-        metadata = {"format": FORMAT, "null_thresholds": json.dumps(thresholds, sort_keys=True)}
+        metadata = {FORMAT: json.dumps(thresholds, sort_keys=True)}
         with atomic_write(path) as file:
             file.write(save({name: np.ascontiguousarray(self.arrays[name]) for name in ARRAYS}, metadata))
 
@@ -73,11 +73,11 @@ class SyncModel:
             with safe_open(path, "np") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            thresholds = json.loads(metadata.get("null_thresholds", "{}"))
+            thresholds = json.loads(metadata.get(FORMAT, "{}"))
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path}: not a sync model ({error}); python training/sync.py makes them") from error
         fits = set(ARRAYS) == arrays.keys() and arrays["mouth.0.weight"].shape[1] == MOTIONS
-        if metadata.get("format") != FORMAT or not fits:
+        if FORMAT not in metadata or not fits:
             raise ValueError(f"{path}: no sync model on landmarks of this version; python training/sync.py makes them")
         return SyncModel(arrays, np.array([thresholds.get(str(n), np.nan) for n in NULL_FRAMES], float))
 

@@ -15,7 +15,10 @@ SHIPPED = ("speaker",)  # names of checkpoint.SHIPPED, which cannot be imported 
 
 def refuse_early(arguments: Sequence[str] | None = None) -> None:
     """End the process with exit code 2 and a message if settings are wrong or a file is not there."""
-    given = parse(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(words):
+        return
+    given = parse(words)
     try:
         check(given)
     except ValueError as error:

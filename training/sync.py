@@ -182,7 +182,7 @@ def export_towers(towers: nn.Module, path: Path) -> None:
     arrays: dict[str, Tensor] = {name: value.cpu().contiguous() for name, value in towers.state_dict().items()}
     del arrays["temperature"]
     with atomic_write(path) as file:
-        file.write(save(arrays, {"format": FORMAT, "null_thresholds": "{}"}))
+        file.write(save(arrays, {FORMAT: "{}"}))
 
 
 def progress_bar(shown: bool) -> Progress:

@@ -21,9 +21,7 @@ RING = 1.5  # the skin that is compared: the lips' outline, so much larger
 @dataclass(frozen=True)
 class MouthCovered(Filter):
     frames: PositiveInt = 15
-    min_difference: float = (
-        0.5  # covered lips have at most .04, those of eight clips at least .85 (benchmarks/columns.md)
-    )
+    min_difference: float = 0.5  # benchmarks/columns.md: covered lips at most .04, those of eight clips at least .85
 
     NEEDS = (CROPS, LANDMARKS)
     LIMITS = (Limit("lip_redness", ">=", "min_difference", "mouth_covered", optional=True),)

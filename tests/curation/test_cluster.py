@@ -58,6 +58,9 @@ class Sleeper:
     def ready(self, *_: Any) -> str:
         return ""
 
+    def leave(self) -> None:
+        pass
+
     def sleep(self, path: Path) -> str:
         log = log_path(self.output, path)
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,20 @@ GOOD_ELSEWHERE = {
     "sync_confidence": 9.0,
     "sync_offset_frames": 0.0,
     "sync_min_distance": 6.0,
+    "camera_motion": 0.05,
+    "turned_deg": 10.0,
+    "lip_redness": 5.0,
+    "mouth_light": 120.0,
+    "mouth_contrast": 80.0,
+    "mouth_clipped": 0.0,
+    "bandwidth_hz": 7500.0,
+    "picture_change": 3.0,
+    "own_sync_confidence": 0.6,
+    "own_sync_offset_frames": 0.0,
+    "own_sync_threshold": 0.3,
+    "own_sync_window_confidence": 0.6,
+    "own_sync_window_threshold": 0.4,
+    "own_sync_window_agreement": 1.0,
 }
 STAGES: Any = [pipelines.stage_class(name)() for name in FILTERS]
 

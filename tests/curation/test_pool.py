@@ -87,6 +87,9 @@ class Echo:
     def ready(self, *_: Any) -> str:
         return "echo"
 
+    def leave(self) -> None:
+        pass
+
     def echo(self, path: Path) -> str:
         log = log_path(self.output, path)
         log.parent.mkdir(parents=True, exist_ok=True)

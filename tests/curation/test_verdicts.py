@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pipelines
+import weights
 from curation.clip import Clip, Source
 from curation.stage import Filter
 from curation.verdicts import KEEP, Limit, Verdict, drop, judge
@@ -16,6 +17,7 @@ from manifests.schema import REASONS
 from media.probe import probe
 from models.lip_probe import COMPONENTS, REGRESSORS, LipProbe
 from models.mouth import CHANNELS, MOTIONS
+from models.sync import SyncModel
 from tests.clips import clip_of, track_of
 from tests.videos import Pictures, tone, write_video
 
@@ -106,7 +108,9 @@ def measurable(tmp_path: Path) -> Clip:
     pictures = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3)).astype(np.uint8)
     boxes = np.tile(np.array([8, 8, 56, 56], np.float32), (50, 1))
     random = np.random.default_rng(0)
-    mesh: Any = SimpleNamespace(points=random.random((50, 478, 3)), blendshapes=np.zeros((50, 52)))
+    mesh: Any = SimpleNamespace(
+        points=random.random((50, 478, 3)), blendshapes=np.zeros((50, 52)), has_face=np.ones(50, bool)
+    )
     whisper = random.normal(size=(100, 5, 384)).astype(np.float16)
     seen = Clip(source, 0, 50, voice=clip.voice, track=clip.track, frames=pictures, crop_boxes=boxes, mesh=mesh)
     return replace(seen, whisper=whisper, collected={"mouth": random.normal(size=(50, CHANNELS))})
@@ -114,6 +118,8 @@ def measurable(tmp_path: Path) -> Clip:
 
 def network_of(name: str) -> Any:
     """What a filter measures with, without a file."""
+    if name == "filters/sync":
+        return SyncModel.load(weights.require("sync_small")["sync_small"])
     if name != "filters/lip_audio":
         return Fake()
     random = np.random.default_rng(1)
