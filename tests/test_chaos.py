@@ -21,7 +21,7 @@ from tests.videos import Pictures, Sound, tone, write_video
 
 pytestmark = pytest.mark.slow  # runs on a real Ray that are killed
 
-ROUNDS = 5  # of 4 kills; benchmarks/chaos.py goes on
+ROUNDS = 4  # of 4 kills; benchmarks/chaos.py goes on
 
 
 @pytest.fixture(scope="module")
