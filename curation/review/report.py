@@ -117,8 +117,8 @@ def headline(run: FinishedRun) -> str:
     kept, total = frames["kept"], frames["input"]
     lost = [row for row in funnel_rows(run) if row["reason"] != KEPT]
     most = max(lost, key=lambda row: row["frames"], default=None)
-    text = f"{show_whole(kept)} of {show_whole(total)} kept, {kept / max(total, 1):.0%}"
-    text += f" of {len(run.sources):,} {'video' if len(run.sources) == 1 else 'videos'}"
+    videos = f"{len(run.sources):,} {'video' if len(run.sources) == 1 else 'videos'}"
+    text = f"{show_whole(kept)} of {show_whole(total)} in {videos} kept, {kept / max(total, 1):.0%}"
     return text + (f"; most was lost to {most['reason']}, {show_whole(most['frames'])}." if most else ".")
 
 

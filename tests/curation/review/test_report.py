@@ -107,7 +107,7 @@ def test_what_does_not_fit_into_the_page_stays_still_and_silent(monkeypatch: pyt
 
 
 def test_the_headline_says_what_was_kept_and_where_most_was_lost(page: str) -> None:
-    assert "0:00:05 of 0:00:21 kept, 23% of 4 videos; most was lost to duplicate, 0:00:08." in page
+    assert "0:00:05 of 0:00:21 in 4 videos kept, 23%; most was lost to duplicate, 0:00:08." in page
 
 
 def test_a_source_that_is_gone_costs_its_picture_only(tmp_path: Path) -> None:
