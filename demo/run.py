@@ -67,7 +67,7 @@ def plan(output: Path, from_nothing: bool = False) -> list[Part]:
     def draw(folder: str, count: int, seconds: int, script: str, seed: int) -> Part:
         words = ("--talkers", str(count), "--seconds", str(seconds), "--script", script, "--seed", str(seed))
         what = f"draw {count} talkers of {seconds} s, sentences to {script}"
-        return part(what, count * seconds / 180, "-m", "demo.corpus", "--output", folder, *CLOSE, *words)
+        return part(what, count * seconds / 130, "-m", "demo.corpus", "--output", folder, *CLOSE, *words)
 
     def learn(what: str, minutes: float, *words: str) -> Part:
         command = (*torchrun, "training/train.py", *embedded, "--data", curated, "--output", run)
@@ -82,12 +82,12 @@ def plan(output: Path, from_nothing: bool = False) -> list[Part]:
     else:
         drawn = draw(train, *FINE_TUNED, "train", TRAIN_SEED)
         settings = [word for setting in FINE_TUNING for word in ("--set", setting)]
-        learned = [learn("train the speaker of training/speaker on them", 2.5, "--init", "speaker", *settings)]
+        learned = [learn("train the speaker of training/speaker on them", 4.5, "--init", "speaker", *settings)]
     return [
-        part("draw 30 videos with known faults and merits", 8, "-m", "demo.corpus", "--output", described),
+        part("draw 30 videos with known faults and merits", 4.5, "-m", "demo.corpus", "--output", described),
         drawn,
         draw(test, CLIPS, CLIP_S, "test", TEST_SEED),
-        part("curate: raw video to shards, manifest and report", 5 if from_nothing else 3.5,
+        part("curate: raw video to shards, manifest and report", 5 if from_nothing else 2.5,
              "curation/run.py", *embedded, "--videos", described, train, "--output", curated),
         *learned,
         part("let a talker speak a sentence that was never trained on", 0.5,
