@@ -50,7 +50,6 @@ from benchmarks.result import write_json
 from benchmarks.sources import ffmpeg
 from clock import FPS
 from curation.clip import Clip, FaceTrack, Source
-from curation.filters.lip_audio import score_columns
 from curation.stage import Filter, Stage, build_stages
 from curation.verdicts import Verdict
 from curation.videos import list_videos, local_files
@@ -268,7 +267,7 @@ class Naive:
         for piece in pieces:
             with clock.on(piece.source, "lip_audio"):
                 assert piece.mouth is not None and piece.rows is not None
-                scores = score_columns(stage.model, stage.model.score(piece.mouth, piece.rows), len(piece.mouth))
+                scores = stage.columns(stage.model.score(piece.mouth, piece.rows), len(piece.mouth))
                 piece.dropped(stage.decide({**scores, "duration_s": (piece.end - piece.start) / FPS}))
                 if piece.kept:
                     late_s = stage.shift_frames(scores) / FPS

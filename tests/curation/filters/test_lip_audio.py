@@ -11,7 +11,7 @@ import pytest
 import pipelines
 import weights
 from curation.clip import Clip
-from curation.filters import lip_audio
+from curation.filters import _lips
 from curation.filters.lip_audio import LipAudio
 from curation.ledger import recipe_of
 from models.lip_probe import WHISPER_LAYER, LipProbe, LipRecord
@@ -104,7 +104,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def judge(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> LipAudio:
-    monkeypatch.setattr(lip_audio, "mouth_channels", lambda points, _: points)
+    monkeypatch.setattr(_lips, "mouth_channels", lambda points, _: points)
     return LipAudio(weights=str(fitted))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.filters import lip_audio
+from curation.filters import _lips
 from curation.filters.sync import Sync
 from models.lip_probe import WHISPER_LAYER
 from models.mouth import CHANNELS
@@ -47,7 +47,7 @@ def test_late_sound_is_moved_once():
 
 
 def test_one_clip_is_measured_and_its_mouth_is_left_in_the_part(monkeypatch):
-    monkeypatch.setattr(lip_audio, "mouth_channels", lambda points, _: points)
+    monkeypatch.setattr(_lips, "mouth_channels", lambda points, _: points)
     random = np.random.default_rng(0)
     whisper = np.zeros((2 * 130, WHISPER_LAYER + 1, 384), np.float16)
     whisper[:, WHISPER_LAYER] = random.normal(size=(260, 384))
@@ -55,4 +55,4 @@ def test_one_clip_is_measured_and_its_mouth_is_left_in_the_part(monkeypatch):
     (found,) = Sync()(clip_of(100, np.zeros(64000, np.float32), whisper=whisper, margin_frames=15, mesh=mesh))
     assert Sync.SCORES.keys() <= found.scores.keys()
     assert found.verdict.reason == "sync:confidence"  # noise beside noise
-    assert found.collected[lip_audio.MOUTH].shape == (100, CHANNELS)
+    assert found.collected[_lips.MOUTH].shape == (100, CHANNELS)
