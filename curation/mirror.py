@@ -11,13 +11,13 @@ Exit code 0: all is there; 1: stopped before the end, run it again; 2: refused b
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from command import parser_of
+from storage.digest import sha256
 from storage.store import (
     RemoteFile,
     StoreError,
@@ -89,26 +89,21 @@ class Mirror:
     def _copy(self, name: str) -> None:
         """Copy one file unless the same bytes are there; read it back."""
         path, url = self.output / name, self.url_of(name)
-        sha256, size = file_sha256(path), path.stat().st_size
+        digest, size = sha256(path), path.stat().st_size
         if self.sizes.get(url) == size and (
-            self.sums.get(name) == sha256 or sha256_of(RemoteFile(url, size)) == sha256
+            self.sums.get(name) == digest or sha256_of(RemoteFile(url, size)) == digest
         ):
-            self.sums[name] = sha256
+            self.sums[name] = digest
             return
         upload(path, url)
         found = stat(url)
-        if found.size != size or sha256_of(found) != sha256:
+        if found.size != size or sha256_of(found) != digest:
             raise StoreError(f"{url}: has other bytes than were sent")
-        self.sums[name], self.sizes[url] = sha256, size
+        self.sums[name], self.sizes[url] = digest, size
         self.copied, self.copied_bytes = self.copied + 1, self.copied_bytes + size
 
     def _write_sums(self) -> None:
-        write(self.url_of(SUMS), "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(self.sums.items())).encode())
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        write(self.url_of(SUMS), "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items())).encode())
 
 
 def read_sums(file: RemoteFile | None) -> dict[str, str]:
@@ -116,7 +111,7 @@ def read_sums(file: RemoteFile | None) -> dict[str, str]:
     if file is None:
         return {}
     lines = b"".join(read_pieces(file)).decode("utf-8", "replace").splitlines()
-    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def files_to_copy(output: Path) -> list[str]:

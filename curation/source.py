@@ -39,6 +39,7 @@ from media.probe import Limits, Probe, probe
 from media.regions import Regions
 from shards.sample import AUDIO, BOXES, JSON, LANDMARKS, VIDEO, WHISPER, Sample, encode_json, encode_npy, sample_sha256
 from shards.writer import ShardWriter
+from storage.digest import sha256
 
 UNLISTED = ("end_byte", "rest_s", "mirrored")  # of a Probe, no columns of sources.parquet
 
@@ -123,11 +124,6 @@ def check_unchanged(identity: Identity) -> None:
         found = "is gone" if now.bytes is None else f"had {before.bytes} bytes, has {now.bytes}"
         text = f"{identity.path}: changed while it was read ({found}); the same command curates it again"
         raise MediaError("error:changed", text)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def curate(

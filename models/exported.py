@@ -5,7 +5,6 @@ time. So the export happens in a process of its own, which ends. The file's name
 """
 
 import fcntl
-import hashlib
 import subprocess
 import sys
 from importlib import import_module
@@ -16,6 +15,7 @@ import onnxruntime
 import weights as weight_files
 from models.onnx_session import one_thread
 from storage.atomic_write import atomic_write
+from storage.digest import sha256
 
 VERSION = 1  # of what the exporters below write
 
@@ -28,8 +28,7 @@ def session(exporter: str, weights: Path) -> onnxruntime.InferenceSession:
 
 def find_or_export(exporter: str, weights: Path) -> Path:
     """The ONNX file of a network, made now if it is not there yet. Raises OSError or ValueError if it cannot be."""
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(weights)
     path = weight_files.cache_folder() / "exported" / f"{weights.stem}-{digest[:12]}-{VERSION}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

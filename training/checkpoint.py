@@ -40,17 +40,16 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from pipelines import ROOT
 from training.distributed import Ranks
 from training.latents import LatentCodec
 from training.linear_codec import LinearCodec
 from training.lora import merge
 from training.network import SayAnything
+from training.settings import SHIPPED
 
 TEMPORARY = ".tmp-"
 SETTINGS = "settings.yaml"  # of a run and of its export: what decides the result
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
-SHIPPED = {"speaker": ROOT / "training" / "speaker"}  # exports that have a name instead of a place
 
 
 @dataclass
@@ -83,6 +82,16 @@ class State(Generic[NetworkT]):
             yield
         finally:
             self._exchange()
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """Take the parameters into their averages; early on over fewer steps, so that these forget the start."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        parameters = dict(self.network.named_parameters())
+        names = list(self.ema)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            [self.ema[n] for n in names], [parameters[n].data for n in names], 1 - decay
+        )
 
     @torch.no_grad()
     def _exchange(self) -> None:

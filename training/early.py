@@ -8,9 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.settings import load_settings
-
-SHIPPED = ("speaker",)  # names of checkpoint.SHIPPED, which cannot be imported without torch
+from training.settings import SHIPPED, load_settings
 
 
 def refuse_early(arguments: Sequence[str] | None = None) -> None:

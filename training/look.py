@@ -22,6 +22,7 @@ from training.batch import Batch
 from training.data import loader, open_data
 from training.latents import LatentCodec
 from training.settings import TrainingSettings, load_settings
+from training.validation import to_uint8
 
 SHOWN_FRAMES = 8  # of a window, evenly spread
 EDGE, TEXT_PX, LEAST_PX = 2, 18, 96  # between pictures; a line of text; a picture's side
@@ -38,9 +39,9 @@ def draw_sheet(batch: Batch, codec: LatentCodec | None) -> np.ndarray:
     reference, reference_mask = batch.reference_frame(), batch.reference_mask()
     blocks = []
     for b, key in enumerate(batch.keys):
-        rows = [outline(frames[b, times], masks[b, times]), pictures(frames[b, times] * (1 - masks[b, times]))]
+        rows = [outline(frames[b, times], masks[b, times]), to_uint8(frames[b, times] * (1 - masks[b, times]))]
         if codec is not None:
-            rows.append(pictures(codec.decode(codec.scale * codec.moments(frames[b])[0])[times]))
+            rows.append(to_uint8(codec.decode(codec.scale * codec.moments(frames[b])[0])[times]))
         first = outline(reference[b : b + 1], reference_mask[b : b + 1])[0]
         empty = np.full_like(first, 255)
         lines = [np.hstack([pad(tile) for tile in (first if not i else empty, *row)]) for i, row in enumerate(rows)]
@@ -53,14 +54,9 @@ def shown_frames(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, SHOWN_FRAMES)).round().astype(int)).tolist()
 
 
-def pictures(frames: torch.Tensor) -> np.ndarray:
-    """[N, 3, H, W] in -1..1 -> [N, H, W, 3] uint8 RGB."""
-    return ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-
-
 def outline(frames: torch.Tensor, masks: torch.Tensor) -> np.ndarray:
-    """Pictures as above, with the edge of their masks [N, 1, H, W] in colour."""
-    found = pictures(frames)
+    """[N, 3, H, W] in -1..1 -> [N, H, W, 3] uint8 RGB, with the edge of their masks [N, 1, H, W] in colour."""
+    found = to_uint8(frames)
     for picture, mask in zip(found, masks[:, 0].byte().numpy(), strict=True):
         picture[cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0] = MASK_COLOUR
     return found

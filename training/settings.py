@@ -6,15 +6,16 @@ A default stands here only where the paper gives the number or every peer agrees
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from models.mask import MaskSettings
-from pipelines import PIPELINES, Pixels, load_section
+from pipelines import PIPELINES, ROOT, Pixels, load_section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Fusion = Literal["paper", "video_fusion", "vae_feature"]
+SHIPPED = {"speaker": ROOT / "training" / "speaker"}  # exports that have a name instead of a place
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,25 @@ class SamplingSettings:
     sigma_max: float = 700.0  # SVD's scheduler; less spends no steps where training hardly was
     sigma_min: float = 0.002  # SVD's scheduler
     noise: Literal["frame", "shared"] = "frame"  # "shared": the same for all frames, for windows too short for calm
+
+
+class Rates(Protocol):
+    """Settings that a learning rate follows from."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def decay_share(self) -> float: ...
+
+
+def learning_rate_at(step: int, chosen: Rates) -> float:
+    """Linear warm-up, then constant (section 4.1: fixed), then, off the paper, falling linearly to 0."""
+    left = (chosen.steps - step) / max(chosen.decay_share * chosen.steps, 1e-9)
+    return chosen.learning_rate * min(1.0, (step + 1) / max(chosen.warmup_steps, 1), left)
 
 
 @dataclass(frozen=True)

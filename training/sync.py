@@ -43,6 +43,7 @@ from storage.atomic_write import atomic_write  # noqa: E402
 from training.checkpoint import SETTINGS, Checkpoints, State  # noqa: E402
 from training.distributed import Ranks, join_ranks  # noqa: E402
 from training.mixture import parse_data  # noqa: E402
+from training.settings import learning_rate_at  # noqa: E402
 from training.sync_data import SyncData, open_sync_data  # noqa: E402
 from training.sync_loss import Comparison, Stuck, SyncLoss, nearest_negative  # noqa: E402
 from training.sync_net import SmallTowers, build_towers  # noqa: E402
@@ -109,32 +110,20 @@ class SyncTrainer:
         found.loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), chosen.clip_norm)
         for group in state.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = learning_rate_at(state.step, chosen)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        self._average()
+        state.update_ema(chosen.ema_decay)
         state.step += 1
         state.samples += chosen.global_batch
         return SyncLoss(*(value.detach() for value in vars(found).values()))
-
-    def _learning_rate(self) -> float:
-        """Linear warm-up, constant, then falling linearly to 0."""
-        chosen, step = self.settings.optimizer, self.state.step
-        left = (chosen.steps - step) / max(chosen.decay_share * chosen.steps, 1e-9)
-        return chosen.learning_rate * min(1.0, (step + 1) / max(chosen.warmup_steps, 1), left)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.settings.optimizer.ema_decay, (1 + self.state.step) / (10 + self.state.step))
-        for name, parameter in self.network.named_parameters():
-            self.state.ema[name].lerp_(parameter, 1 - decay)
 
     def _tell(self, lines: TextIO, found: SyncLoss, near: int) -> None:
         """Write a line of the log every so many steps, and say it if nothing is learned; a meeting point."""
         step, world = self.state.step, self.ranks.world
         loss, correct = (value / world for value in self.ranks.sum(float(found.loss), float(found.correct)))
-        rate = self._learning_rate()
-        told = self.stuck.add(step, loss, float(found.chance), self.data.describe(), rate or 0.0)
+        rate = learning_rate_at(step, self.settings.optimizer)
+        told = self.stuck.add(step, loss, float(found.chance), self.data.describe(), rate)
         if not self.ranks.first:
             return
         if told is not None:

@@ -65,7 +65,7 @@ from training.metric_logger import MetricLogger  # noqa: E402
 from training.mixture import Mixture, bring_indexes, open_mixture, parse_data, parts_of  # noqa: E402
 from training.network import AudioShape, SayAnything, build  # noqa: E402
 from training.recipe import check_recipe, decisive, write_recipe  # noqa: E402
-from training.settings import TrainingSettings, load_settings  # noqa: E402
+from training.settings import TrainingSettings, learning_rate_at, load_settings  # noqa: E402
 from training.validation import Validation, autocast  # noqa: E402
 
 MAX_SKIPPED_IN_A_ROW = 100  # steps; a few happen, and mixed precision has some at the start
@@ -176,7 +176,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             optimizer.step()
-            self._update_ema()
+            state.update_ema(self.settings.optimizer.ema_decay)
         optimizer.zero_grad(set_to_none=True)
         return found
 
@@ -190,20 +190,7 @@ class Trainer:
         )
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then constant (section 4.1: fixed), then, off the paper, falling linearly to 0."""
-        settings, step = self.settings.optimizer, self.state.step
-        left = (settings.steps - step) / max(settings.decay_share * settings.steps, 1e-9)
-        return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1), left)
-
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        """EMA of the parameters; early on over fewer steps, so that it does not remember the start."""
-        decay = min(self.settings.optimizer.ema_decay, (1 + self.state.step) / (10 + self.state.step))
-        parameters = dict(self.network.named_parameters())
-        names = list(self.state.ema)
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            [self.state.ema[n] for n in names], [parameters[n].data for n in names], 1 - decay
-        )
+        return learning_rate_at(self.state.step, self.settings.optimizer)
 
     def _gradients_shared(self, last: bool):
         """DDP sends gradients only in the last round of an accumulation; FSDP2 likewise."""
