@@ -17,7 +17,6 @@ import sys
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from clock import SAMPLE_RATE
 from command import parser_of
 from manifests.labels import add_labels, read_labels
 from manifests.reader import ManifestError, read_clips
-from media.encode import decode_flac, decode_mp4
+from media.encode import BITEXACT, decode_flac, decode_mp4, encode_audio
 from shards.index import INDEX_NAME, read_index
 from shards.reader import ShardError, read_sample
 from shards.sample import AUDIO, BOXES, LANDMARKS, VIDEO, Sample, decode_npy
@@ -129,27 +128,21 @@ WRITERS: dict[str, Writer] = {
 def with_sound(sample: Sample) -> bytes:
     """The mp4 of a sample with its sound as AAC beside the pictures, which are not encoded again."""
     buffer = io.BytesIO()
-    options = {"fflags": "+bitexact"}
     with (
         av.open(io.BytesIO(sample.members[VIDEO]), "r", format="mp4") as pictures,
-        av.open(buffer, "w", format="mp4", options=options) as out,
+        av.open(buffer, "w", format="mp4", options=BITEXACT) as out,
     ):
         video = out.add_stream_from_template(pictures.streams.video[0])
         sound = out.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options={"b": str(AUDIO_BITS_PER_S)})
         assert isinstance(sound, av.AudioStream)
         sound.codec_context.thread_count = 1
-        frame = av.AudioFrame.from_ndarray(decode_flac(sample.members[AUDIO])[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), 0
         packets = []
         for packet in pictures.demux(video=0):
             if packet.dts is not None:
                 packet.stream = video
                 packets.append(packet)
-        fifo = av.AudioFifo()
-        fifo.write(frame)
-        for block in fifo.read_many(sound.codec_context.frame_size or 1024, partial=True):
-            packets += sound.encode(block)
-        for packet in sorted([*packets, *sound.encode(None)], key=lambda each: each.dts * each.time_base):  # pyright: ignore
+        packets += encode_audio(sound, decode_flac(sample.members[AUDIO]), "fltp")
+        for packet in sorted(packets, key=lambda each: each.dts * each.time_base):  # pyright: ignore
             out.mux(packet)
     return buffer.getvalue()
 

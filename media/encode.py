@@ -5,7 +5,7 @@ The same input gives the same bytes: one encoder thread, no time stamps, no vers
 
 import io
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
 
@@ -62,7 +62,7 @@ def encode_mp4(
             raise ValueError("encode_mp4 needs at least one frame")
         container.mux(stream.encode(None))
         if audio is not None and sound is not None:
-            mux_audio(container, sound, np.asarray(audio, np.float32), "fltp")
+            container.mux([*encode_audio(sound, np.asarray(audio, np.float32), "fltp")])
     return buffer.getvalue()
 
 
@@ -73,15 +73,15 @@ def add_aac(container: OutputContainer) -> av.AudioStream:
     return sound
 
 
-def mux_audio(container: OutputContainer, stream: av.AudioStream, samples: np.ndarray, sample_format: str) -> None:
-    """Encode mono samples at 16 kHz in blocks of the encoder's size, to the end."""
+def encode_audio(stream: av.AudioStream, samples: np.ndarray, sample_format: str) -> Iterator[av.Packet]:
+    """Encode mono samples at 16 kHz in blocks of the encoder's size, to the end; yield the packets."""
     frame = av.AudioFrame.from_ndarray(samples[None], format=sample_format, layout="mono")
     frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), 0
     fifo = av.AudioFifo()
     fifo.write(frame)
     for block in fifo.read_many(stream.codec_context.frame_size or 4096, partial=True):
-        container.mux(stream.encode(block))
-    container.mux(stream.encode(None))
+        yield from stream.encode(block)
+    yield from stream.encode(None)
 
 
 def decode_mp4(data: bytes, frames: int | None = None) -> np.ndarray:
@@ -100,7 +100,7 @@ def encode_flac(audio: np.ndarray) -> bytes:
         stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
         stream.codec_context.flags |= Flags.bitexact
         stream.codec_context.thread_count = 1
-        mux_audio(container, stream, samples, "s16")
+        container.mux([*encode_audio(stream, samples, "s16")])
     return buffer.getvalue()
 
 
