@@ -10,13 +10,12 @@ does not name does not exist. Parts and ledger, with which a run goes on, stay h
 Exit code 0: all is there; 1: stopped before the end, run it again; 2: refused before starting.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from command import parser_of
+from command import option_of, parser_of
 from storage.digest import sha256
 from storage.store import (
     RemoteFile,
@@ -128,17 +127,12 @@ def parse_target(text: str) -> RemoteFile:
     return parse_url(text)
 
 
-def target_option(text: str) -> RemoteFile:
-    try:
-        return parse_target(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("python -m curation.mirror", __doc__)
     parser.add_argument("output", type=Path, help="output folder of curation/run.py, finished")
-    parser.add_argument("target", type=target_option, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
+    parser.add_argument(
+        "target", type=option_of(parse_target), metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://..."
+    )
     options = parser.parse_args(arguments)
     if not (options.output / "shards" / "index.parquet").is_file():
         print(f"refused: {options.output}: no shards/index.parquet; is it a finished output?", file=sys.stderr)

@@ -34,11 +34,11 @@ if sys.path[0] != str(ROOT):  # run as a script, the first place is this file's 
 import pipelines  # noqa: E402
 import weights  # noqa: E402
 from clock import FPS  # noqa: E402
-from command import parser_of  # noqa: E402
+from command import option_of, parser_of  # noqa: E402
 from curation.datasets.listed import dataset_names  # noqa: E402
 from curation.doctor import examine, fails, unwell  # noqa: E402
 from curation.lock import Lock, LockError  # noqa: E402
-from curation.mirror import Mirror, MirrorError, target_option  # noqa: E402
+from curation.mirror import Mirror, MirrorError, parse_target  # noqa: E402
 from curation.outcome import UNREADABLE, Outcome, StorageError, warn_of_errors  # noqa: E402
 from curation.progress import Bar, Minutes, accept_every_name, printable  # noqa: E402
 from curation.videos import (  # noqa: E402
@@ -47,11 +47,11 @@ from curation.videos import (  # noqa: E402
     find_again,
     list_videos,
     local_files,
-    parse_video,
     refuse_as_output,
     storable,
 )
 from storage.scratch import default_folder  # noqa: E402
+from storage.store import parse_place  # noqa: E402
 
 if TYPE_CHECKING:  # ray, torch and the stages are imported when a run is certain to start: refusing takes a second
     from curation.clip import Segment
@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         "--videos",
         required=True,
         nargs="+",
-        type=video_option,
+        type=option_of(parse_place),
         help="folders (with all below), video files, or lists of them (.txt, .csv or .parquet with a column `path`); "
         "each may be a URL: s3://, gs://, az://, https://",
     )
@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument(
         "--mirror",
-        type=target_option,
+        type=option_of(parse_target),
         metavar="URL",
         help="s3://BUCKET/PREFIX, gs://... or az://...: copy shards there as they are sealed, and tables and report",
     )
@@ -346,13 +346,6 @@ def report_stop(why: str) -> int:
     text = f"curation/run.py: {why}; nothing that was finished is lost, the same command continues"
     print(printable(text), file=sys.stderr)
     return 1
-
-
-def video_option(text: str) -> Video:
-    try:
-        return parse_video(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def retry_option(text: str) -> str:

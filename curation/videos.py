@@ -50,11 +50,6 @@ def local_files(videos: Iterable[Video]) -> list[Path]:
     return [video for video in videos if isinstance(video, Path)]
 
 
-def parse_video(text: str) -> Video:
-    """Return the path, or the object of this URL. Raises ValueError for a URL that cannot be used."""
-    return parse_url(text) if is_url(text) else Path(text)
-
-
 def list_videos(given: Sequence[Video]) -> tuple[list[Video], dict[str, int]]:
     """The absolute paths of all videos, sorted, and how many files of which suffix were passed over in folders.
 

@@ -103,6 +103,11 @@ def parse_url(text: str) -> RemoteFile:
     return RemoteFile(text.rstrip("/") if not scheme.startswith("http") else text)
 
 
+def parse_place(text: str) -> Path | RemoteFile:
+    """Return the path, or the object or prefix of this URL. Raises ValueError for a URL that cannot be used."""
+    return parse_url(text) if is_url(text) else Path(text)
+
+
 def stat(url: str) -> RemoteFile:
     """Return an object with its size and version. Raises StoreError."""
     info = request(url, "info")

@@ -34,11 +34,11 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
 
-from command import parser_of  # noqa: E402
+from command import option_of, parser_of  # noqa: E402
 from training import watermark  # noqa: E402
 from training.distributed import join_ranks  # noqa: E402
 from training.generator import Generator, Job, Options  # noqa: E402
-from training.person import FaceChoice, read_choice  # noqa: E402
+from training.person import read_choice  # noqa: E402
 from training.sampler import SAMPLERS  # noqa: E402
 
 PATIENCE = timedelta(days=7)  # of a rank that is through with its jobs for those that are not
@@ -131,14 +131,6 @@ def options_of(given: argparse.Namespace) -> Options:
     )
 
 
-def face_choice(text: str) -> FaceChoice:
-    """`read_choice` as argparse wants it: with an error whose text it shows."""
-    try:
-        return read_choice(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def parser() -> argparse.ArgumentParser:
     found = parser_of("python training/generate.py", __doc__)
     plain = Options()
@@ -178,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument(
         "--face",
-        type=face_choice,
+        type=option_of(read_choice),
         default=plain.face,
         metavar="largest|left|right|N",
         help="which of several faces speaks: the largest, or the leftmost, the rightmost or the Nth from the left, "

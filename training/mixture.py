@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from command import option_of
 from models.mask import MaskSettings
 from shards.index import read_index
 from shards.remote import bring_index, folder_name
-from storage.store import RemoteFile, is_url, parse_url
+from storage.store import RemoteFile, is_url, parse_place
 from training.batch import Batch
 from training.data import (
     DataError,
@@ -129,25 +130,21 @@ def mix_block(counts: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarra
     return parts, earlier
 
 
+place_of = option_of(parse_place)
+
+
 def parse_data(text: str) -> Given:
     """Return the folder, or the prefix in a store, and the weight of an argument: FOLDER, or FOLDER=WEIGHT."""
     folder, _, number = text.rpartition("=")
     if not folder or (not is_url(text) and Path(text).exists()):
-        return parse_place(text), 1.0
+        return place_of(text), 1.0
     try:
         weight = float(number)
     except ValueError:
-        return parse_place(text), 1.0
+        return place_of(text), 1.0
     if not (math.isfinite(weight) and weight > 0):
         raise argparse.ArgumentTypeError(f"{text}: the weight {number} is not above 0")
-    return parse_place(folder), weight
-
-
-def parse_place(text: str) -> Path | RemoteFile:
-    try:
-        return parse_url(text) if is_url(text) else Path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return place_of(folder), weight
 
 
 def bring_indexes(given: Sequence[Given], run: Path, cache: Path | None, cache_gb: float) -> list[Weighted]:

@@ -52,9 +52,7 @@ class Validation:
         """Mean loss over the windows of all ranks, at noise levels drawn as in training; a meeting point."""
         total, count = 0.0, 0
         for batch in self.batches:
-            inputs = prepare_inputs(
-                batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False
-            )
+            inputs = self._inputs(batch)
             with autocast(self.ranks.device, self.settings.run.precision):
                 total += diffusion_loss(network, inputs).sum().item()
             count += len(batch.keys)
@@ -86,9 +84,7 @@ class Validation:
     @torch.no_grad()
     def _grid(self, network: SayAnything, batch: Batch) -> np.ndarray:
         """[T, 3 * H, B * W, 3] uint8: true, masked and generated, one column a clip."""
-        inputs = prepare_inputs(
-            batch, self.codec, self.settings.noise, self.settings.model.fusion, mask_conditions=False
-        )
+        inputs = self._inputs(batch)
         with autocast(self.ranks.device, self.settings.run.precision):
             tokens, residuals = network.encode(inputs.conditions)
             how = self.settings.sampling

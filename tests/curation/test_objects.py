@@ -16,11 +16,11 @@ from curation.ledger_files import part_path
 from curation.source import Curated
 from curation.stage import Step
 from curation.steps.crop import Crop
-from curation.videos import VideoListError, list_videos, parse_video, state_of
+from curation.videos import VideoListError, list_videos, state_of
 from media.probe import Limits
 from shards.reader import iterate
 from storage.scratch import Scratch
-from storage.store import RemoteFile, stat
+from storage.store import RemoteFile, parse_place, stat
 from tests.clips import track_of
 from tests.stores import Store
 from tests.videos import Pictures, Sound, numbered, tone, write_video
@@ -190,7 +190,7 @@ def test_prefixes_lists_and_objects_give_the_videos_of_a_run(store, tmp_path, vi
         store.put(key, b"1")
     for key in ("raw/empty.mp4", "raw/broken.mp4"):
         store.remove(key)
-    videos, ignored = list_videos([parse_video("s3://videos/raw/"), video])
+    videos, ignored = list_videos([parse_place("s3://videos/raw/"), video])
     assert list(map(str, videos)) == [str(video), "s3://videos/raw/b.MOV", URL]
     assert ignored == {".pdf": 1}
     assert state_of(videos[2]).bytes == video.stat().st_size  # pyright: ignore[reportOptionalMemberAccess]
@@ -199,10 +199,10 @@ def test_prefixes_lists_and_objects_give_the_videos_of_a_run(store, tmp_path, vi
     assert list(map(str, listed)) == [str(video), "s3://videos/gone.mp4", URL]
     assert [state_of(each) is None for each in listed] == [False, True, False]
     store.put("raw/list.txt", f"deep/anna.mp4\n{URL}\n".encode())
-    assert list(map(str, list_videos([parse_video("s3://videos/raw/list.txt")])[0])) == [URL]
+    assert list(map(str, list_videos([parse_place("s3://videos/raw/list.txt")])[0])) == [URL]
 
 
 @pytest.mark.parametrize("url", ["s3://nobody-has-this/raw", "s3://videos/nothing-below"])
 def test_a_bucket_or_a_prefix_that_is_not_there_is_refused_at_once(store, url: str) -> None:
     with pytest.raises(VideoListError, match=f"{url}: not there"):
-        list_videos([parse_video(url)])
+        list_videos([parse_place(url)])
