@@ -20,6 +20,7 @@ from storage.atomic_write import atomic_write
 
 SHORTER_S = 0.5  # less is how a cutter rounds
 OTHER_FPS = 0.1
+WHOLE = 2**62  # frames: more than any file has
 REPORT = "list.csv"
 PROBLEMS = {
     "missing": "no file of that name",
@@ -209,6 +210,3 @@ def read_segments(output: Path) -> dict[str, tuple[Segment, ...]]:
             end = WHOLE if pd.isna(row["end_frame"]) else int(row["end_frame"])
             segments[row["source"]].append(Segment(start, end, crop))
     return {source: tuple(sorted(each, key=lambda one: one.start_frame)) for source, each in segments.items()}
-
-
-WHOLE = 2**62  # frames: more than any file has
