@@ -5,7 +5,7 @@ as models/lip_probe_fit.py does, and stay in memory. Pictures come from the shar
 Which stretch a sample is follows from its number and the seed: the same for any number of ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -79,6 +79,24 @@ class SyncClip:
         return cls(motion(record.channels), record.rows, record.margin, record.source_id)
 
 
+class ClipSet(list[SyncClip]):
+    """Clips that are drawn from, the longer the likelier: of all of them, or of one source."""
+
+    def __init__(self, clips: Iterable[SyncClip]) -> None:
+        super().__init__(clips)
+        self.lengths = np.array([len(clip.motion) for clip in self], float)
+        self.of_source: dict[str, list[int]] = {}
+        for i, clip in enumerate(self):
+            self.of_source.setdefault(clip.source_id, []).append(i)
+
+    def pick_source(self, random: np.random.Generator) -> str:
+        return self[int(random.choice(len(self), p=self.lengths / self.lengths.sum()))].source_id
+
+    def pick_clip(self, source_id: str, random: np.random.Generator) -> int:
+        among = self.of_source[source_id]
+        return int(random.choice(among, p=self.lengths[among] / self.lengths[among].sum()))
+
+
 class LandmarkData:
     """Stretches of clips that lie in memory."""
 
@@ -88,10 +106,10 @@ class LandmarkData:
         self.window, self.reach = settings.model.window_frames, settings.data.reach_frames
         fitting = [clip for clip in clips if len(self.starts(clip)) > 0]
         held_out = held_out_sources([clip.source_id for clip in fitting], settings.data.validation_share)
-        self.training = [clip for clip in fitting if clip.source_id not in held_out]
-        self.held_out = [clip for clip in fitting if clip.source_id in held_out]
+        self.training = ClipSet(clip for clip in fitting if clip.source_id not in held_out)
+        self.held_out = ClipSet(clip for clip in fitting if clip.source_id in held_out)
         self.left_out = len(clips) - len(fitting)
-        if len({clip.source_id for clip in self.training}) < 2:
+        if len(self.training.of_source) < 2:
             raise DataError(
                 f"{len(clips)} clips, {self.left_out} of them without a face or shorter than the "
                 f"{self.window + 2 * self.reach} frames of a comparison: at least two sources are needed"
@@ -106,7 +124,7 @@ class LandmarkData:
 
     def describe(self) -> str:
         frames = sum(len(clip.motion) for clip in self.training)
-        sources = len({clip.source_id for clip in self.training})
+        sources = len(self.training.of_source)
         return (
             f"{len(self.training)} clips of {sources} sources, {frames / 1500:.1f} min; {len(self.held_out)} clips "
             f"held out; {self.left_out} without a face or too short"
@@ -119,7 +137,7 @@ class LandmarkData:
             begin = first + self.ranks.rank * share
             yield self.stretches(clips, range(begin, begin + share), validation)
 
-    def stretches(self, clips: Sequence[SyncClip], samples: range, plain: bool) -> Stretches:
+    def stretches(self, clips: ClipSet, samples: range, plain: bool) -> Stretches:
         """The stretches of these numbers; without noise if `plain`."""
         places = [self.place(clips, sample) for sample in samples]
         seen = np.stack([clips[i].motion[start : start + self.window] for i, start in places])
@@ -130,12 +148,12 @@ class LandmarkData:
         share = (i[:, None] == i) & (abs(start[:, None] - start) < self.window)
         return Stretches(torch.from_numpy(seen), torch.from_numpy(rows).float(), torch.from_numpy(share))
 
-    def place(self, clips: Sequence[SyncClip], sample: int) -> tuple[int, int]:
+    def place(self, clips: ClipSet, sample: int) -> tuple[int, int]:
         """The clip and the first frame of a stretch; `same_voice` samples in a row are of one source."""
         seed, group = self.settings.data.seed, sample // self.settings.data.same_voice
-        source = clips[pick(clips, range(len(clips)), np.random.default_rng((seed, group)))].source_id
+        source_id = clips.pick_source(np.random.default_rng((seed, group)))
         random = np.random.default_rng((seed, group, sample))
-        i = pick(clips, [i for i, clip in enumerate(clips) if clip.source_id == source], random)
+        i = clips.pick_clip(source_id, random)
         return i, int(random.choice(self.starts(clips[i])))
 
     def heard(self, clip: SyncClip, start: int) -> np.ndarray:
@@ -152,12 +170,6 @@ class LandmarkData:
         rows = [clip.rows.astype(np.float32) - clip.rows.mean(0, dtype=np.float32) for clip in self.training]
         every = max(1, sum(map(len, rows)) // FITTED_ROWS)
         return torch.from_numpy(np.concatenate(rows)[::every])
-
-
-def pick(clips: Sequence[SyncClip], among: Sequence[int], random: np.random.Generator) -> int:
-    """One of these clips, the longer the likelier."""
-    lengths = np.array([len(clips[i].motion) for i in among], float)
-    return int(random.choice(among, p=lengths / lengths.sum()))
 
 
 class PixelData:
